@@ -1,0 +1,24 @@
+// Package interrupt is the port through which a worker learns that it must stop.
+package interrupt
+
+import (
+	"context"
+	"time"
+)
+
+// Source announces interruptions.
+type Source interface {
+	// Wait waits for the next notice of this source: a second one may be more
+	// urgent than the first. It returns an error only if ctx is done.
+	Wait(ctx context.Context) (Notice, error)
+}
+
+// Notice announces an interruption. The worker claims nothing more.
+type Notice struct {
+	Cause string // for logs, such as "spot interruption"
+
+	// Deadline is when the host goes away. Running tasks are then stopped and
+	// reported at once, and what is left of the time is for saving their
+	// logs. The zero Deadline lets running tasks finish.
+	Deadline time.Time
+}
