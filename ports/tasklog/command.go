@@ -4,17 +4,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // Executing writes the line that precedes the output of a command. index counts
 // from 0.
 func (l *Log) Executing(index int, argv []string) {
-	quoted, err := json.Marshal(argv)
-	if err != nil {
-		quoted = fmt.Appendf(nil, "%q", argv)
+	var quoted strings.Builder
+	encoder := json.NewEncoder(&quoted)
+	encoder.SetEscapeHTML(false) // "a && b" should read as it was written
+	if err := encoder.Encode(argv); err != nil {
+		fmt.Fprintf(&quoted, "%q", argv)
 	}
-	l.Infof("Executing command %d: %s", index, quoted)
+	l.Infof("Executing command %d: %s", index, quoted.String())
 }
 
 // Outcome is how a command ended, for the block of lines after its output.
