@@ -22,8 +22,8 @@ help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## Build the worker, and a real open-source program with it.
-	scripts/demo $(BIN)/dc-linux-worker
+demo: $(BIN)/dc-linux-worker ## Build the worker, and a real open-source program with it.
+	scripts/demo $<
 
 .PHONY: test
 test: setup ## Install what the tests need, and test every module.
