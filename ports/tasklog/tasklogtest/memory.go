@@ -93,7 +93,7 @@ func (r *recording) from(offset int) (text []byte, sealed bool, changed <-chan s
 }
 
 type follower struct {
-	ctx    context.Context //nolint:containedctx // the port binds a reader to a context
+	ctx    context.Context // as the port binds a reader to one
 	r      *recording
 	offset int
 }
