@@ -70,9 +70,20 @@ func TestRun(t *testing.T) {
 // decided outcome is only ever replaced by a graver one.
 func FuzzRun(f *testing.F) {
 	events := []run.Event{
-		run.Begun{}, run.Prepared{}, run.Started{}, ok, bad,
-		run.Collected{Success: true}, run.Collected{}, run.Finished{}, fault, run.ClaimLost{},
-		run.Reported{}, run.Salvaged{}, run.Disposed{}, run.NotStarted{}, run.Faulted{},
+		run.Begun{},
+		run.Prepared{},
+		run.Started{},
+		ok, bad,
+		run.Collected{Success: true},
+		run.Collected{},
+		run.Finished{},
+		fault,
+		run.ClaimLost{},
+		run.Reported{},
+		run.Salvaged{},
+		run.Disposed{},
+		run.NotStarted{},
+		run.Faulted{},
 	}
 	f.Add([]byte{0, 1, 2, 3, 5, 7, 10, 12})
 	f.Add([]byte{0, 8, 10, 11, 12})

@@ -27,26 +27,26 @@ func TestClaimsAsManyAsItHasSlotsFor(t *testing.T) {
 		{"the greatest capacity", 250, 32, 260},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				f.cfg.Capacity = tt.capacity
 				var ids []task.RunID
 				for range tt.total {
 					ids = append(ids, f.addTask("sleep 10m"))
 				}
 				f.start()
-				time.Sleep(time.Minute)
+				f.sleep(time.Minute)
 				synctest.Wait()
 				if got := f.queue.Calls(queuetest.Claim)[0].N; got != tt.wantFirst {
-					t.Errorf("the first call asked for %d runs, want %d", got, tt.wantFirst)
+					f.Errorf("the first call asked for %d runs, want %d", got, tt.wantFirst)
 				}
 				if got := f.engine.open(); got != tt.capacity && got != tt.total {
-					t.Errorf("%d tasks run at once, want %d", got, tt.capacity)
+					f.Errorf("%d tasks run at once, want %d", got, tt.capacity)
 				}
 				for _, id := range ids {
 					f.expect(id, completed)
 				}
 				if f.engine.peak > tt.capacity {
-					t.Errorf("%d tasks ran at once, the capacity is %d", f.engine.peak, tt.capacity)
+					f.Errorf("%d tasks ran at once, the capacity is %d", f.engine.peak, tt.capacity)
 				}
 				f.shutDown()
 			})
@@ -55,29 +55,29 @@ func TestClaimsAsManyAsItHasSlotsFor(t *testing.T) {
 }
 
 func TestClaimsNothingWhileNoSlotIsFree(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.cfg.Capacity = 1
 		f.addTask("sleep 10m")
 		f.start()
-		time.Sleep(9 * time.Minute)
+		f.sleep(9 * time.Minute)
 		synctest.Wait()
 		if got := len(f.queue.Calls(queuetest.Claim)); got != 1 {
-			t.Errorf("%d calls for work, want 1", got)
+			f.Errorf("%d calls for work, want 1", got)
 		}
 		f.shutDown()
 	})
 }
 
 func TestBacksOffWhileTheQueueIsAway(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.queue.On(queuetest.Claim, func(queuetest.Call) queuetest.Reply {
 			return queuetest.Reply{Err: errors.New("connection refused")}
 		})
 		f.start()
-		time.Sleep(time.Hour)
+		f.sleep(time.Hour)
 		calls := f.queue.Calls(queuetest.Claim)
 		if len(calls) < 60 || len(calls) > 140 {
-			t.Errorf("%d calls in an hour without a queue, want one in 30 to 60 seconds", len(calls))
+			f.Errorf("%d calls in an hour without a queue, want one in 30 to 60 seconds", len(calls))
 		}
 		f.queue.On(queuetest.Claim, nil)
 		f.expect(f.addTask("ok"), completed)
@@ -95,11 +95,11 @@ func TestClaimGrantedWhileDrainingIsNotDropped(t *testing.T) {
 		{"it is reported at once if not", time.Minute, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				id := f.addTask("sleep 5m")
 				f.queue.Script(queuetest.Claim, queuetest.Reply{Applied: true, Delay: 10 * time.Second})
 				f.start()
-				time.Sleep(time.Second)
+				f.sleep(time.Second)
 				n := interrupt.Notice{Cause: "test"}
 				if tt.deadline > 0 {
 					n.Deadline = time.Now().Add(tt.deadline)
@@ -111,7 +111,7 @@ func TestClaimGrantedWhileDrainingIsNotDropped(t *testing.T) {
 				}
 				f.expect(id, want)
 				if err := f.stopped(); err != nil {
-					t.Error(err)
+					f.Error(err)
 				}
 			})
 		})
@@ -121,7 +121,7 @@ func TestClaimGrantedWhileDrainingIsNotDropped(t *testing.T) {
 func TestReclaims(t *testing.T) {
 	for _, lease := range []time.Duration{time.Minute, 20 * time.Minute, 3 * time.Hour} {
 		t.Run("at two thirds of a lease of "+lease.String(), func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				f.queue.Lease = lease
 				start := time.Now()
 				id := f.addTask("sleep " + (2 * lease).String())
@@ -129,11 +129,11 @@ func TestReclaims(t *testing.T) {
 				f.expect(id, completed)
 				calls := f.queue.Calls(queuetest.Reclaim)
 				if len(calls) == 0 {
-					t.Fatal("the run was never reclaimed")
+					f.Fatal("the run was never reclaimed")
 				}
 				at := float64(calls[0].Time.Sub(start)) / float64(lease)
 				if at < 0.6 || at > 0.67 {
-					t.Errorf("the first reclaim was at %.2f of the lease", at)
+					f.Errorf("the first reclaim was at %.2f of the lease", at)
 				}
 				f.shutDown()
 			})
@@ -153,7 +153,7 @@ func TestFailedReclaims(t *testing.T) {
 		{"lose the claim at once if the queue says so", queue.ErrClaimLost, 3 * time.Hour, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				start := time.Now()
 				f.queue.On(queuetest.Reclaim, func(queuetest.Call) queuetest.Reply {
 					if time.Since(start) < tt.fail {
@@ -171,14 +171,14 @@ func TestFailedReclaims(t *testing.T) {
 					f.shutDown()
 					return
 				}
-				time.Sleep(21 * time.Minute)
+				f.sleep(21 * time.Minute)
 				synctest.Wait()
 				if len(f.queue.Calls(queuetest.Resolve)) != 0 {
-					t.Error("a run whose claim is lost was reported")
+					f.Error("a run whose claim is lost was reported")
 				}
 				f.mu.Lock()
 				if len(f.reports) == 0 || f.reports[0].Resolution.Outcome.String() != "abandoned" {
-					t.Errorf("reports are %v, want the run abandoned", f.reports)
+					f.Errorf("reports are %v, want the run abandoned", f.reports)
 				}
 				f.mu.Unlock()
 				f.shutDown()
@@ -188,26 +188,26 @@ func TestFailedReclaims(t *testing.T) {
 }
 
 func TestCancellationIsNoticedWithinThePollInterval(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.cfg.Poll = 7 * time.Second
 		id := f.addTask("forever")
 		f.start()
-		time.Sleep(time.Minute)
+		f.sleep(time.Minute)
 		f.queue.Cancel(id.Task)
-		time.Sleep(7 * time.Second)
+		f.sleep(7 * time.Second)
 		synctest.Wait()
 		if n := f.engine.open(); n != 0 {
-			t.Errorf("%d sandboxes are left after the cancellation", n)
+			f.Errorf("%d sandboxes are left after the cancellation", n)
 		}
 		if n := len(f.queue.Calls(queuetest.Resolve)); n != 0 {
-			t.Error("a canceled run was reported")
+			f.Error("a canceled run was reported")
 		}
 		f.shutDown()
 	})
 }
 
 func TestFailingChecksSayNothingOfTheClaim(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.queue.On(queuetest.Check, func(queuetest.Call) queuetest.Reply {
 			return queuetest.Reply{Err: errors.New("503")}
 		})
@@ -219,26 +219,26 @@ func TestFailingChecksSayNothingOfTheClaim(t *testing.T) {
 }
 
 func TestTaskIsStoppedAtItsDeadline(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.cfg.Poll = 100 * time.Hour
 		f.queue.AddTask(task.Definition{Deadline: time.Now().Add(90 * time.Second), Payload: []byte(`{"script":"forever"}`)})
 		f.start()
-		time.Sleep(89 * time.Second)
+		f.sleep(89 * time.Second)
 		synctest.Wait()
 		if f.engine.open() != 1 {
-			t.Error("the task does not run until its deadline")
+			f.Error("the task does not run until its deadline")
 		}
-		time.Sleep(time.Second)
+		f.sleep(time.Second)
 		synctest.Wait()
 		if f.engine.open() != 0 || len(f.queue.Calls(queuetest.Resolve)) != 0 {
-			t.Error("the task runs past its deadline, or was reported")
+			f.Error("the task runs past its deadline, or was reported")
 		}
 		f.shutDown()
 	})
 }
 
 func TestRefusesNonsense(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		for _, tt := range []struct {
 			change func(*worker.Config, *worker.Deps)
 			want   string
@@ -255,7 +255,7 @@ func TestRefusesNonsense(t *testing.T) {
 			cfg, deps := f.cfg, f.deps
 			tt.change(&cfg, &deps)
 			if _, err := worker.New(cfg, deps); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got error %v, want %q", err, tt.want)
+				f.Errorf("got error %v, want %q", err, tt.want)
 			}
 		}
 	})

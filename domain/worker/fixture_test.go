@@ -27,7 +27,7 @@ import (
 
 // fixture is a worker among fakes, in a synctest bubble.
 type fixture struct {
-	t         *testing.T
+	*testing.T
 	cfg       worker.Config
 	deps      worker.Deps
 	queue     *queuetest.Memory
@@ -43,11 +43,11 @@ type fixture struct {
 }
 
 // bubble runs a test of a worker in a synctest bubble.
-func bubble(t *testing.T, test func(*testing.T, *fixture)) {
+func bubble(t *testing.T, test func(*fixture)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fixture{
-			t:         t,
+			T:         t,
 			cfg:       worker.Config{Pool: "pool/type", Group: "group", ID: "id", Version: "1.2.3", Capacity: 4},
 			queue:     &queuetest.Memory{},
 			engine:    &scriptedEngine{},
@@ -72,42 +72,47 @@ func bubble(t *testing.T, test func(*testing.T, *fixture)) {
 				f.reports = append(f.reports, r)
 			},
 		}
-		test(t, f)
+		test(f)
 	})
+}
+
+// sleep lets time pass, which in a bubble takes none.
+func (f *fixture) sleep(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // the time of a bubble
 }
 
 // start starts the worker, which is stopped at the end of the test.
 func (f *fixture) start() {
-	f.t.Helper()
+	f.Helper()
 	w, err := worker.New(f.cfg, f.deps)
 	if err != nil {
-		f.t.Fatal(err)
+		f.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
 	go func() { f.done <- w.Run(ctx) }()
-	f.t.Cleanup(cancel)
+	f.Cleanup(cancel)
 }
 
 // stopped waits for the worker to have stopped by itself.
 func (f *fixture) stopped() error {
-	f.t.Helper()
+	f.Helper()
 	err := <-f.done
 	if n := f.engine.open(); n != 0 {
-		f.t.Errorf("%d builders, sandboxes or result sets are left open", n)
+		f.Errorf("%d builders, sandboxes or result sets are left open", n)
 	}
 	return err
 }
 
 // shutDown stops the worker and checks that it leaves nothing behind.
 func (f *fixture) shutDown() {
-	f.t.Helper()
+	f.Helper()
 	f.stop()
 	if err := f.stopped(); err != nil {
-		f.t.Errorf("worker ended with %v", err)
+		f.Errorf("worker ended with %v", err)
 	}
 	if err := f.telemetry.Misuse(); err != nil {
-		f.t.Error(err)
+		f.Error(err)
 	}
 }
 
@@ -122,25 +127,25 @@ func (f *fixture) addTask(script string) task.RunID {
 
 // resolution waits for a run to be resolved.
 func (f *fixture) resolution(id task.RunID) run.Resolution {
-	f.t.Helper()
+	f.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
 	defer cancel()
 	r, err := f.queue.Resolved(ctx, id)
 	if err != nil {
-		f.t.Fatal(err)
+		f.Fatal(err)
 	}
 	return r
 }
 
 func (f *fixture) expect(id task.RunID, want run.Resolution, inLog ...string) {
-	f.t.Helper()
+	f.Helper()
 	if got := f.resolution(id); got != want {
-		f.t.Errorf("resolved %v, want %v; log:\n%s", got, want, f.logs.Text(id))
+		f.Errorf("resolved %v, want %v; log:\n%s", got, want, f.logs.Text(id))
 	}
 	synctest.Wait()
 	for _, text := range inLog {
 		if !strings.Contains(f.logs.Text(id), text) {
-			f.t.Errorf("%q is not in the log:\n%s", text, f.logs.Text(id))
+			f.Errorf("%q is not in the log:\n%s", text, f.logs.Text(id))
 		}
 	}
 }
@@ -248,7 +253,7 @@ func (b *scriptedBuilder) Start(context.Context) (engine.Sandbox, error) {
 		b.e.hold(-1)
 		return nil, errors.New("no space left")
 	case "deaf":
-		time.Sleep(time.Hour) // a bubble's hour
+		time.Sleep(time.Hour) //nolint:forbidigo // the time of a bubble
 	}
 	s := &scriptedSandbox{e: b.e, end: make(chan string, 2), over: make(chan struct{})}
 	go s.play(b.script, b.o)

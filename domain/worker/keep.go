@@ -53,7 +53,7 @@ func jitter(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
 	}
-	return d - rand.N(d/20+1)
+	return d - rand.N(d/20+1) //nolint:gosec // spreading load needs no secrecy
 }
 
 // maxChecks is how many checks for cancellation are under way at once.

@@ -53,7 +53,7 @@ func TestOutcomes(t *testing.T) {
 		{"a log that cannot be uploaded", "ok", scriptedPlugin{finish: failOnce(fault.Unavailablef(ctxErr, "upload log"))}, exception(run.ResourceUnavailable), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				tt.plugin.name = "test"
 				closed := 0
 				tt.plugin.closed = func() { closed++ }
@@ -64,7 +64,7 @@ func TestOutcomes(t *testing.T) {
 				f.expect(id, tt.want, tt.inLog...)
 				f.shutDown()
 				if want := len(f.reports); made && closed != want || !made && closed != 0 {
-					t.Errorf("the plugin's parts were closed %d times in %d runs", closed, want)
+					f.Errorf("the plugin's parts were closed %d times in %d runs", closed, want)
 				}
 			})
 		})
@@ -89,7 +89,7 @@ func TestHooksComeInOrder(t *testing.T) {
 		{"of an exception, which is reported first", "no-start", []string{"prepare", "build", "resolved", "salvage internal-error", "finished exception (internal-error)", "closed"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				var got []string
 				note := func(format string, args ...any) { got = append(got, fmt.Sprintf(format, args...)) }
 				f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{
@@ -107,7 +107,7 @@ func TestHooksComeInOrder(t *testing.T) {
 						}
 						whole, err := io.ReadAll(text)
 						if !strings.Contains(string(whole), "=== Task Finished ===") {
-							t.Errorf("the log is not whole when it is finished:\n%s", whole)
+							f.Errorf("the log is not whole when it is finished:\n%s", whole)
 						}
 						return errors.Join(err, text.Close())
 					},
@@ -122,7 +122,7 @@ func TestHooksComeInOrder(t *testing.T) {
 				f.resolution(id)
 				f.shutDown()
 				if diff := cmp.Diff(tt.want, got); diff != "" {
-					t.Errorf("hooks (-want +got):\n%s", diff)
+					f.Errorf("hooks (-want +got):\n%s", diff)
 				}
 			})
 		})
@@ -130,7 +130,7 @@ func TestHooksComeInOrder(t *testing.T) {
 }
 
 func TestFirstErrorInDeclaredOrderDecides(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		called := 0
 		stopper := func(name string, err error) *scriptedPlugin {
 			return &scriptedPlugin{name: name, stopped: func(context.Context, engine.ResultSet) error { called++; return err }}
@@ -144,14 +144,14 @@ func TestFirstErrorInDeclaredOrderDecides(t *testing.T) {
 		f.start()
 		f.expect(id, exception(run.MalformedPayload), "second", "third")
 		if called != 3 {
-			t.Errorf("%d of 3 plugins were called", called)
+			f.Errorf("%d of 3 plugins were called", called)
 		}
 		f.shutDown()
 	})
 }
 
 func TestPreparationsRunTogetherAndStopTogether(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.deps.Plugins = []plugin.Plugin{
 			&scriptedPlugin{name: "slow", prepare: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
 			&scriptedPlugin{name: "bad", prepare: func(context.Context) error { return fault.Malformedf("no") }},
@@ -161,7 +161,7 @@ func TestPreparationsRunTogetherAndStopTogether(t *testing.T) {
 		f.start()
 		f.expect(id, exception(run.MalformedPayload))
 		if took := time.Since(start); took > time.Second {
-			t.Errorf("one plugin kept another one's error back for %v", took)
+			f.Errorf("one plugin kept another one's error back for %v", took)
 		}
 		f.shutDown()
 	})
@@ -169,7 +169,7 @@ func TestPreparationsRunTogetherAndStopTogether(t *testing.T) {
 
 func TestShutdownIsReportedWhateverTheHooksDo(t *testing.T) {
 	// Each hook ignores its context for a long time.
-	busy := func() error { time.Sleep(27 * time.Second); return nil }
+	busy := func() error { <-time.After(27 * time.Second); return nil }
 	for name, p := range map[string]*scriptedPlugin{
 		"while it prepares":   {prepare: func(context.Context) error { return busy() }},
 		"while it runs":       {},
@@ -177,7 +177,7 @@ func TestShutdownIsReportedWhateverTheHooksDo(t *testing.T) {
 		"while it stores log": {finish: func(context.Context, run.Resolution, plugin.Log) error { return busy() }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				p.name = "busy"
 				f.deps.Plugins = []plugin.Plugin{p}
 				script := "ok"
@@ -186,20 +186,20 @@ func TestShutdownIsReportedWhateverTheHooksDo(t *testing.T) {
 				}
 				id := f.addTask(script)
 				f.start()
-				time.Sleep(time.Second)
+				f.sleep(time.Second)
 				notice := time.Now()
 				f.notices <- interrupt.Notice{Cause: "spot interruption", Deadline: notice.Add(2 * time.Minute)}
 				if got := f.resolution(id); got != exception(run.WorkerShutdown) {
-					t.Errorf("resolved %v", got)
+					f.Errorf("resolved %v", got)
 				}
 				if took := time.Since(notice); took > time.Second {
-					t.Errorf("worker-shutdown was reported after %v", took)
+					f.Errorf("worker-shutdown was reported after %v", took)
 				}
 				if err := f.stopped(); err != nil {
-					t.Error(err)
+					f.Error(err)
 				}
 				if text := f.logs.Text(id); name == "while it runs" && !strings.Contains(text, "worker shutdown: spot interruption") {
-					t.Errorf("the log does not say what ended the task:\n%s", text)
+					f.Errorf("the log does not say what ended the task:\n%s", text)
 				}
 			})
 		})
@@ -207,7 +207,7 @@ func TestShutdownIsReportedWhateverTheHooksDo(t *testing.T) {
 }
 
 func TestWhatARunLeavesIsSalvagedUntilTheDeadline(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		var saw engine.ResultSet
 		var ended time.Time
 		f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{
@@ -221,57 +221,57 @@ func TestWhatARunLeavesIsSalvagedUntilTheDeadline(t *testing.T) {
 		}}
 		id := f.addTask("forever")
 		f.start()
-		time.Sleep(time.Second)
+		f.sleep(time.Second)
 		deadline := time.Now().Add(90 * time.Second)
 		f.notices <- interrupt.Notice{Cause: "test", Deadline: deadline}
 		f.expect(id, exception(run.WorkerShutdown))
 		if err := f.stopped(); err != nil {
-			t.Error(err)
+			f.Error(err)
 		}
 		if saw == nil || !saw.Result().Killed {
-			t.Error("there was nothing to salvage from the sandbox")
+			f.Error("there was nothing to salvage from the sandbox")
 		}
 		if !ended.Equal(deadline) {
-			t.Errorf("salvaging ended at %v, want %v", ended, deadline)
+			f.Errorf("salvaging ended at %v, want %v", ended, deadline)
 		}
 	})
 }
 
 func TestDrainLetsRunningTasksFinish(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		id := f.addTask("sleep 1h")
 		f.start()
-		time.Sleep(time.Minute)
+		f.sleep(time.Minute)
 		f.notices <- interrupt.Notice{Cause: "drain"}
 		synctest.Wait()
 		later := f.addTask("ok")
 		f.expect(id, completed)
 		if err := f.stopped(); err != nil {
-			t.Error(err)
+			f.Error(err)
 		}
 		if got := f.queue.Resolution(later); got != (run.Resolution{}) {
-			t.Errorf("a draining worker took a task that came later: %v", got)
+			f.Errorf("a draining worker took a task that came later: %v", got)
 		}
 	})
 }
 
 func TestMoreUrgentNoticeShortensTheDrain(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		id := f.addTask("forever")
 		f.start()
-		time.Sleep(time.Minute)
+		f.sleep(time.Minute)
 		f.notices <- interrupt.Notice{Cause: "drain"}
-		time.Sleep(time.Minute)
+		f.sleep(time.Minute)
 		f.notices <- interrupt.Notice{Cause: "now", Deadline: time.Now().Add(time.Minute)}
 		f.expect(id, exception(run.WorkerShutdown))
 		if err := f.stopped(); err != nil {
-			t.Error(err)
+			f.Error(err)
 		}
 	})
 }
 
 func TestHookThatNeverEndsCostsOneRunOnly(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.cfg.Capacity = 1
 		f.cfg.Cleanup = time.Minute
 		f.cfg.Poll = time.Second
@@ -285,7 +285,7 @@ func TestHookThatNeverEndsCostsOneRunOnly(t *testing.T) {
 		}}}
 		first := f.addTask("ok")
 		f.start()
-		time.Sleep(time.Second)
+		f.sleep(time.Second)
 		f.queue.Cancel(first.Task)
 		f.expect(f.addTask("ok"), completed)
 		close(release)
@@ -295,7 +295,7 @@ func TestHookThatNeverEndsCostsOneRunOnly(t *testing.T) {
 }
 
 func TestInternalErrorsInARowStopTheWorker(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.cfg.Capacity, f.cfg.Faults = 1, 3
 		for _, script := range []string{"no-start", "no-start", "ok", "no-start", "no-start", "no-start"} {
 			f.addTask(script)
@@ -303,16 +303,16 @@ func TestInternalErrorsInARowStopTheWorker(t *testing.T) {
 		last := f.addTask("ok")
 		f.start()
 		if err := f.stopped(); !errors.Is(err, worker.ErrUnhealthy) {
-			t.Errorf("worker ended with %v, want ErrUnhealthy", err)
+			f.Errorf("worker ended with %v, want ErrUnhealthy", err)
 		}
 		if got := f.queue.Resolution(last); got != (run.Resolution{}) {
-			t.Errorf("a sick worker took another task: %v", got)
+			f.Errorf("a sick worker took another task: %v", got)
 		}
 	})
 }
 
 func TestPluginsCannotWriteToNamesOfOthers(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		var store artifact.Store
 		f.deps.Plugins = []plugin.Plugin{
 			&scriptedPlugin{
@@ -327,7 +327,7 @@ func TestPluginsCannotWriteToNamesOfOthers(t *testing.T) {
 						store.Explain(ctx, m, artifact.FileMissing, ""),
 					} {
 						if !errors.Is(err, artifact.ErrReserved) {
-							return fmt.Errorf("got %v, want ErrReserved", err)
+							return fmt.Errorf("want ErrReserved: %w", err)
 						}
 					}
 					m.Name = "public/mine"
@@ -356,7 +356,7 @@ func TestDisabledFeatures(t *testing.T) {
 		{"none", `{}`, completed, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				f.deps.Disabled = []plugin.Plugin{&scriptedPlugin{name: "mounts", schema: schema}}
 				id := task.RunID{Task: f.queue.AddTask(task.Definition{Payload: []byte(tt.payload)})}
 				f.start()
@@ -381,9 +381,9 @@ func TestAuthorize(t *testing.T) {
 		{"roles cannot be expanded", task.Scopes{"assume:broken"}, exception(run.ResourceUnavailable), "could not be expanded"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fixture) {
+			bubble(t, func(f *fixture) {
 				f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "test", newPart: func(p plugin.Task) error {
-					return p.Authorize(t.Context(), task.Scopes{"role:scope"}, task.Scopes{"a", "b"})
+					return p.Authorize(f.Context(), task.Scopes{"role:scope"}, task.Scopes{"a", "b"})
 				}}}
 				id := task.RunID{Task: f.queue.AddTask(task.Definition{Scopes: tt.scopes, Payload: []byte(`{"script":"ok"}`)})}
 				f.start()
@@ -395,7 +395,7 @@ func TestAuthorize(t *testing.T) {
 }
 
 func TestRunIsTraced(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "test"}}
 		id := f.addTask("ok")
 		f.start()
@@ -413,10 +413,10 @@ func TestRunIsTraced(t *testing.T) {
 			"  run.disposing",
 		}
 		if diff := cmp.Diff(want, tree(f.telemetry.Recording().Spans, "")); diff != "" {
-			t.Errorf("spans (-want +got):\n%s", diff)
+			f.Errorf("spans (-want +got):\n%s", diff)
 		}
 		if counts := f.telemetry.Recording().Counts; len(counts) != 1 || counts[0].Name != "tasks" || counts[0].Attrs["outcome"] != "completed" {
-			t.Errorf("counts are %v", counts)
+			f.Errorf("counts are %v", counts)
 		}
 	})
 }
@@ -431,14 +431,14 @@ func tree(spans []telemetrytest.Span, indent string) []string {
 }
 
 func TestReportHasTheStages(t *testing.T) {
-	bubble(t, func(t *testing.T, f *fixture) {
+	bubble(t, func(f *fixture) {
 		id := f.addTask("sleep 3m")
 		f.start()
 		f.expect(id, completed)
 		f.shutDown()
 		i := slices.IndexFunc(f.reports, func(r worker.Report) bool { return r.Run == id })
 		if i < 0 || f.reports[i].Stages[run.Running] != 3*time.Minute || f.reports[i].Resolution != completed {
-			t.Errorf("reports are %v", f.reports)
+			f.Errorf("reports are %v", f.reports)
 		}
 	})
 }

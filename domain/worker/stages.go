@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -263,8 +264,8 @@ func (r *runner) dispose(ctx context.Context) {
 	if r.builder != nil {
 		closers = append(closers, namedClose{"sandbox builder", r.builder.Close})
 	}
-	for i := len(r.plugins) - 1; i >= 0; i-- {
-		closers = append(closers, namedClose{"plugin " + r.plugins[i].name, r.plugins[i].part.Close})
+	for _, p := range slices.Backward(r.plugins) {
+		closers = append(closers, namedClose{"plugin " + p.name, p.part.Close})
 	}
 	if r.recording != nil {
 		closers = append(closers, namedClose{"task log", r.recording.Close})

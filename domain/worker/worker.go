@@ -231,7 +231,7 @@ func (h *health) sick() bool {
 func backOff(failures int, start, limit time.Duration) time.Duration {
 	bound := start << min(failures-1, 10)
 	bound = min(bound, limit)
-	return bound/2 + rand.N(bound/2+1)
+	return bound/2 + rand.N(bound/2+1) //nolint:gosec // spreading load needs no secrecy
 }
 
 // wait waits for d to pass or ctx to be done.
