@@ -1,0 +1,284 @@
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/native/internal/cgroup"
+	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
+)
+
+// berth is a place for one task: a user, a directory, a control group, and a
+// supervisor in namespaces of its own that waits for its commands.
+type berth struct {
+	id      string
+	dir     string // of the worker's own files about the task
+	workDir string // task directory, as the task sees it
+	account *account
+	group   *cgroup.Group // nil without control groups
+
+	process  *os.Process
+	exited   chan struct{} // closed once the supervisor was reaped
+	conn     *os.File
+	requests *json.Encoder
+	events   *json.Decoder
+	output   *os.File // what the task has written, for reading
+	root     *os.File // root directory that the task sees
+	mounts   *os.File // keeps the mount namespace; nil if it is the worker's
+}
+
+// The files and directories in a berth's directory.
+const (
+	workName    = "work"
+	outputName  = "output"
+	controlName = "control"
+	processName = "supervisor.json"
+)
+
+// replaced are the directories that tasks share on a host, and in place of
+// which each task sees one of its own.
+var replaced = map[string]string{"tmp": "/tmp", "var-tmp": "/var/tmp", "lock": "/run/lock"} //nolint:gochecknoglobals // a constant
+
+// prepare makes a berth. It takes what it needs from the engine's pools.
+func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
+	a, err := e.users.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b := &berth{id: e.nextID(), account: a, exited: make(chan struct{})}
+	b.dir = filepath.Join(e.config.Dir, sandboxesName, b.id)
+	b.workDir = filepath.Join(e.config.Dir, "tasks", a.name)
+	if !e.isolated {
+		b.workDir = filepath.Join(b.dir, workName)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.vacate(context.WithoutCancel(ctx), b))
+		}
+	}()
+	if err := e.makeDirs(b); err != nil {
+		return nil, err
+	}
+	if e.cgroups != nil {
+		if b.group, err = e.cgroups.New(b.id, cgroup.Limits{
+			MemoryBytes: e.config.Limits.MemoryBytes,
+			CPUs:        e.config.Limits.CPUs,
+			PIDs:        e.config.Limits.PIDs,
+		}); err != nil {
+			return nil, fmt.Errorf("make control group: %w", err)
+		}
+	}
+	if err := e.startSupervisor(b); err != nil {
+		return nil, fmt.Errorf("start supervisor: %w", err)
+	}
+	if b.root, err = openPath(b.proc("root")); err != nil {
+		return nil, err
+	}
+	if e.isolated {
+		if b.mounts, err = os.Open(b.proc("ns/mnt")); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// makeDirs makes the directories of a task.
+func (e *Engine) makeDirs(b *berth) error {
+	if err := os.Mkdir(b.dir, 0o700); err != nil {
+		return err
+	}
+	work := filepath.Join(b.dir, workName)
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	if e.users.current == nil {
+		if err := os.Chown(work, int(b.account.uid), int(b.account.gid)); err != nil {
+			return err
+		}
+	}
+	if !e.isolated {
+		return nil
+	}
+	for name := range e.replaced {
+		dir := filepath.Join(b.dir, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		// As /tmp is, and not by Mkdir, so that the umask has no say.
+		if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil { //nolint:gosec // below a directory that is the worker's
+			return err
+		}
+	}
+	return nil
+}
+
+// startSupervisor starts the supervisor and waits until it is ready.
+func (e *Engine) startSupervisor(b *berth) (err error) {
+	state, err := os.Open(b.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = state.Close() }()
+	listener, conn, err := control(state)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	b.conn, b.requests, b.events = conn, json.NewEncoder(conn), json.NewDecoder(conn)
+	written, err := os.OpenFile(filepath.Join(b.dir, outputName), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = written.Close() }()
+	if b.output, err = os.Open(filepath.Join(b.dir, outputName)); err != nil {
+		return err
+	}
+	setup := supervisor.Setup{
+		Isolated: e.isolated,
+		Hide:     e.config.Dir,
+		WorkDir:  b.workDir,
+		Work:     filepath.Join(b.dir, workName),
+		Memory:   e.inMemory,
+		Bytes:    e.config.Limits.SharedMemoryBytes,
+		Switch:   e.users.current == nil,
+		UID:      b.account.uid,
+		GID:      b.account.gid,
+	}
+	for name, target := range e.replaced {
+		setup.Mounts = append(setup.Mounts, supervisor.Bind{Source: filepath.Join(b.dir, name), Target: target})
+	}
+	files := []*os.File{nil, nil, nil, listener, written, state}
+	if b.group != nil {
+		entries, threads, err := b.group.Open()
+		if err != nil {
+			return fmt.Errorf("open control group: %w", err)
+		}
+		for _, f := range entries {
+			defer func() { _ = f.Close() }()
+		}
+		files = append(files, entries...)
+		if setup.Group = !threads; threads {
+			setup.Threads = len(entries)
+		}
+	}
+	if b.account.lease != nil {
+		files = append(files, b.account.lease) // so that the user is taken while a supervisor lives
+	}
+	if b.process, err = os.StartProcess(e.binary, []string{supervisor.Name}, &os.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"GOMAXPROCS=1"}, // not the worker's, which has secrets
+		Files: files,
+		Sys:   e.namespaces(),
+	}); err != nil {
+		return err
+	}
+	go func() {
+		_, _ = b.process.Wait() // how it ended is no news
+		close(b.exited)
+	}()
+	if err := e.recordProcess(b); err != nil {
+		return err
+	}
+	if err := b.requests.Encode(supervisor.Request{Setup: &setup}); err != nil {
+		return err
+	}
+	var ready supervisor.Event
+	if err := b.events.Decode(&ready); err != nil {
+		return err
+	}
+	if !ready.Ready {
+		return errors.New(ready.Failed)
+	}
+	return nil
+}
+
+// namespaces returns how a supervisor is started.
+func (e *Engine) namespaces() *syscall.SysProcAttr {
+	sys := &syscall.SysProcAttr{Setsid: true}
+	if !e.isolated {
+		return sys
+	}
+	sys.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if e.users.current != nil {
+		// The rights over the namespaces come with a user namespace, in which
+		// the user stays who they are.
+		uid, gid := int(e.users.current.uid), int(e.users.current.gid)
+		sys.Cloneflags |= unix.CLONE_NEWUSER
+		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+		sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_KILL, unix.CAP_DAC_OVERRIDE}
+	}
+	return sys
+}
+
+// proc returns the path of a file about the supervisor.
+func (b *berth) proc(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(b.process.Pid), name)
+}
+
+// vacate ends the supervisor, and with it all that is left of the task, and
+// gives back what the berth is made of. It leaves the directory.
+func (e *Engine) vacate(ctx context.Context, b *berth) error {
+	if b.process != nil {
+		_ = b.process.Kill() // fails if it has ended
+		<-b.exited
+	}
+	var err error
+	for _, f := range []*os.File{b.conn, b.output, b.root, b.mounts} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	e.users.give(b.account)
+	if b.group != nil {
+		err = errors.Join(err, b.group.Remove(ctx))
+	}
+	return err
+}
+
+// control makes the supervisor's socket in its state directory, and connects to it.
+func control(state *os.File) (listener, conn *os.File, err error) {
+	// By way of the descriptor, as the paths of sockets are of 107 bytes at most.
+	address := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", state.Fd(), controlName)}
+	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket: %w", err)
+	}
+	listener = os.NewFile(uintptr(l), "listener")
+	c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make socket: %w", err), listener.Close())
+	}
+	// Connecting succeeds at once, as the connection waits to be accepted.
+	err = unix.Bind(l, address)
+	if err == nil {
+		err = unix.Listen(l, 1)
+	}
+	if err == nil {
+		err = unix.Connect(c, address)
+	}
+	if err == nil {
+		err = unix.SetNonblock(c, true)
+	}
+	conn = os.NewFile(uintptr(c), "control")
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open control socket: %w", err), conn.Close(), listener.Close())
+	}
+	return listener, conn, nil
+}
+
+func openPath(name string) (*os.File, error) {
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}

@@ -1,0 +1,130 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+)
+
+// fill makes the pool of berths and keeps it filled. It returns once the first
+// berth is there, which shows that the engine can work.
+func (e *Engine) fill(ctx context.Context) error {
+	first, err := e.prepare(ctx)
+	if err != nil && e.users.current != nil {
+		e.log.WarnContext(ctx, "no namespaces: tasks see the worker's files and processes", slog.Any("error", err))
+		e.isolated = false
+		first, err = e.prepare(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("prepare sandbox: %w", err)
+	}
+	// Each of those who prepare berths holds one that is ready, too. The slots
+	// bound what is ready, in use, and still to be removed.
+	preparers := min(2, e.config.Warm)
+	e.ready = make(chan *berth, max(1, e.config.Warm-preparers))
+	e.failures = make(chan error)
+	e.slots = make(chan struct{}, 4*e.config.Capacity+e.config.Warm+8)
+	e.slots <- struct{}{}
+	e.ready <- first
+	for range preparers {
+		e.background.Go(e.keepReady)
+	}
+	e.background.Go(func() {
+		<-e.ctx.Done()
+		for {
+			select {
+			case b := <-e.ready:
+				e.discard(b)
+			default:
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// keepReady prepares berths until the engine is closed.
+func (e *Engine) keepReady() {
+	for {
+		select {
+		case e.slots <- struct{}{}:
+		case <-e.ctx.Done():
+			return
+		}
+		b, err := e.prepare(e.ctx)
+		if err != nil {
+			<-e.slots
+			if !e.reportFailure(err) {
+				return
+			}
+			continue
+		}
+		select {
+		case e.ready <- b:
+		case <-e.ctx.Done():
+			e.discard(b)
+			return
+		}
+	}
+}
+
+// reportFailure gives a failure to prepare a berth to a task that waits for
+// one, or waits a while if there is none. It returns false when the engine is
+// closed.
+func (e *Engine) reportFailure(err error) bool {
+	if e.ctx.Err() != nil {
+		return false
+	}
+	e.log.ErrorContext(e.ctx, "sandbox not prepared", slog.Any("error", err))
+	select {
+	case e.failures <- err:
+		return true
+	case <-time.After(time.Second):
+		return true
+	case <-e.ctx.Done():
+		return false
+	}
+}
+
+// acquire returns a berth that is ready.
+func (e *Engine) acquire(ctx context.Context) (*berth, error) {
+	select {
+	case b := <-e.ready: // in preference to an old failure
+		return b, nil
+	default:
+	}
+	select {
+	case b := <-e.ready:
+		return b, nil
+	case err := <-e.failures:
+		return nil, fmt.Errorf("prepare sandbox: %w", err)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// discard disposes of a berth in the background. The channel is closed when
+// nothing of the task is left running.
+func (e *Engine) discard(b *berth) (vacated <-chan struct{}) {
+	done := make(chan struct{})
+	e.background.Go(func() {
+		ctx := context.WithoutCancel(e.ctx)
+		err := e.vacate(ctx, b)
+		close(done)
+		if err != nil {
+			e.log.ErrorContext(ctx, "sandbox not disposed of properly", slog.Any("error", err))
+		}
+		e.removeDir(ctx, b.dir)
+		<-e.slots
+	})
+	return done
+}
+
+// removeDir removes the directory of a berth.
+func (e *Engine) removeDir(ctx context.Context, dir string) {
+	if err := os.RemoveAll(dir); err != nil {
+		e.log.ErrorContext(ctx, "directory not removed", slog.Any("error", err))
+	}
+}

@@ -1,0 +1,244 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
+)
+
+// sandbox is a task in execution.
+type sandbox struct {
+	e        *Engine
+	berth    *berth
+	groups   []uint32
+	log      *tasklog.Log
+	commands [][]string
+	ended    chan struct{} // closed when result and err are set
+
+	result *resultSet
+	err    error
+	copied int64 // bytes of output that are in the log
+	buf    []byte
+
+	mu       sync.Mutex
+	yielded  bool // the berth is the result set's
+	aborted  bool
+	released <-chan struct{} // closed when an aborted task has ended
+}
+
+// follow writes the log, and ends with the task.
+func (s *sandbox) follow() {
+	defer close(s.ended)
+	// Nothing may be left open when the engine is closed; what is ends then.
+	defer context.AfterFunc(s.e.ctx, func() { _ = s.berth.process.Kill() })()
+	for {
+		var event supervisor.Event
+		if err := s.berth.events.Decode(&event); err != nil {
+			s.err = fmt.Errorf("native: supervisor ended before the task: %w", err)
+			return
+		}
+		if err := s.copyOutput(event.Size); err != nil {
+			s.err = fmt.Errorf("native: read output: %w", err)
+			return
+		}
+		switch {
+		case event.Executing != nil:
+			s.log.Executing(*event.Executing, s.commands[*event.Executing])
+		case event.Executed != nil:
+			s.logExecuted(event.Executed)
+		case event.Done != nil:
+			s.finish(event.Done)
+			return
+		}
+	}
+}
+
+// copyOutput brings the log up to the given size of the output.
+func (s *sandbox) copyOutput(size int64) error {
+	if size > s.copied && s.buf == nil {
+		s.buf = make([]byte, 32<<10)
+	}
+	for s.copied < size {
+		n, err := s.berth.output.Read(s.buf[:min(int64(len(s.buf)), size-s.copied)])
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		_, _ = s.log.Write(s.buf[:n]) // a log takes everything
+		s.copied += int64(n)
+	}
+	return nil
+}
+
+// logExecuted writes what follows the output of a command.
+func (s *sandbox) logExecuted(x *supervisor.Executed) {
+	result := "SUCCEEDED"
+	switch {
+	case s.wasAborted():
+		result = "ABORTED"
+	case x.Failed != "" || x.ExitCode != 0:
+		result = "FAILED"
+	}
+	if x.Failed != "" {
+		s.log.Errorf("Command %d cannot be executed: %s", x.Index, x.Failed)
+	}
+	s.log.Executed(tasklog.Outcome{
+		ExitCode:   x.ExitCode,
+		Signal:     x.Signal,
+		User:       x.User,
+		Kernel:     x.Kernel,
+		Wall:       x.Wall,
+		PeakMemory: s.peak(x.MaxRSS),
+		Result:     result,
+	})
+}
+
+// peak returns the peak of memory so far, of all processes if that is known.
+func (s *sandbox) peak(largest int64) int64 {
+	if s.berth.group != nil {
+		if u := s.berth.group.Usage(); u.PeakMemory > 0 {
+			return u.PeakMemory
+		}
+	}
+	return largest
+}
+
+// finish makes the result.
+func (s *sandbox) finish(done *supervisor.Done) {
+	r := engine.Result{ExitCode: -1, Killed: done.Killed}
+	succeeded := 0
+	for _, x := range done.Commands {
+		r.ExitCode, r.Signal = x.ExitCode, x.Signal
+		r.User += x.User
+		r.Kernel += x.Kernel
+		r.Wall += x.Wall
+		r.PeakMemory = max(r.PeakMemory, x.MaxRSS)
+		if x.Failed == "" && x.ExitCode == 0 {
+			succeeded++
+		}
+	}
+	r.Success = succeeded == len(s.commands) && !done.Killed
+	if s.berth.group != nil {
+		u := s.berth.group.Usage()
+		if u.PeakMemory > 0 {
+			r.PeakMemory = u.PeakMemory
+		}
+		s.logOOM(u.OOMKills, &r)
+	}
+	if done.Dropped > 0 {
+		s.log.Errorf("%d bytes of output are missing here: they could not be stored (%s)", done.Dropped, done.Cause)
+	}
+	s.result = newResultSet(s.e, s.berth, s.groups, r)
+}
+
+// logOOM says that the OOM killer has ended processes, if it has. A task that
+// succeeded in spite of it has coped.
+func (s *sandbox) logOOM(kills int, r *engine.Result) {
+	if kills == 0 {
+		return
+	}
+	limit := "no limit of its own"
+	if m := s.e.config.Limits.MemoryBytes; m > 0 {
+		limit = fmt.Sprintf("a limit of %d MiB", m>>20)
+	}
+	if r.Success {
+		s.log.Warnf("The OOM killer ended %d of the task's processes: the task has %s of memory", kills, limit)
+		return
+	}
+	r.OOM = !r.Killed
+	s.log.Errorf("The OOM killer ended %d of the task's processes: the task has %s of memory", kills, limit)
+}
+
+// Wait implements engine.Sandbox.
+func (s *sandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
+	select {
+	case <-s.ended:
+	default:
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aborted {
+		return nil, engine.ErrAborted
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	s.yielded = true
+	return s.result, nil
+}
+
+// Kill implements engine.Sandbox.
+func (s *sandbox) Kill(context.Context) error {
+	select {
+	case <-s.ended:
+		return nil
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aborted || s.yielded {
+		return nil
+	}
+	// A supervisor reads at any time, so that this does not last. One that
+	// does not is of no use any more.
+	err := s.berth.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	if err == nil {
+		err = s.berth.requests.Encode(supervisor.Request{Kill: &supervisor.Kill{Grace: s.e.config.Grace}})
+	}
+	if err != nil {
+		return ignoreDone(s.berth.process.Kill())
+	}
+	return nil
+}
+
+// Abort implements engine.Sandbox.
+func (s *sandbox) Abort(ctx context.Context) error {
+	s.mu.Lock()
+	if s.yielded {
+		s.mu.Unlock()
+		return nil
+	}
+	if !s.aborted {
+		s.aborted = true
+		released := make(chan struct{})
+		s.released = released
+		_ = s.berth.process.Kill() // fails if it has ended
+		s.e.background.Go(func() {
+			<-s.ended // nobody uses the berth any more
+			<-s.e.discard(s.berth)
+			close(released)
+		})
+	}
+	released := s.released
+	s.mu.Unlock()
+	select {
+	case <-released:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *sandbox) wasAborted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.aborted
+}
+
+// relative returns an absolute path as a path in an fs.FS.
+func relative(path string) string { return strings.TrimPrefix(path, "/") }

@@ -1,0 +1,90 @@
+package supervisor
+
+import "time"
+
+// Name is the argument zero by which the worker's binary knows that it is to be
+// a supervisor.
+const Name = "taskcluster-supervisor"
+
+// The descriptors that a supervisor is started with. Descriptors from
+// FirstCgroup on are those of Setup.Threads or Setup.Group.
+const (
+	ListenerFD  = 3 // listening Unix socket, with the worker's connection pending
+	OutputFD    = 4 // file for the task's output, open for writing
+	StateFD     = 5 // directory for what must outlive the supervisor
+	FirstCgroup = 6
+)
+
+// ExitFile is the name, in the state directory, of the file with the Done of a
+// run. It appears complete or not at all.
+const ExitFile = "exit.json"
+
+// Request is a message to the supervisor. One of its fields is set.
+type Request struct {
+	Setup *Setup `json:"setup,omitempty"`
+	Start *Start `json:"start,omitempty"`
+	Kill  *Kill  `json:"kill,omitempty"`
+}
+
+// Setup has the supervisor prepare the surroundings of a task. It is the first
+// request, and answered by an Event with Ready.
+type Setup struct {
+	Isolated bool // the supervisor is the first process of its own PID and mount namespaces
+
+	Hide    string   // directory of the worker, of which the task sees the way to WorkDir alone
+	WorkDir string   // task directory as the task is to see it, below Hide
+	Work    string   // task directory as the worker sees it
+	Mounts  []Bind   // directories that the task sees in place of others
+	Memory  []string // directories in place of which the task sees ones in memory
+	Bytes   int64    // that each of them may hold
+
+	Switch   bool   // commands run as UID and GID, rather than as the supervisor does
+	UID, GID uint32 // user and group of the task
+
+	Threads int  // number of descriptors of "tasks" files, in cgroup v1
+	Group   bool // whether there is a descriptor of a directory, in cgroup v2
+}
+
+// Bind puts the directory Source in the place of the directory Target.
+type Bind struct{ Source, Target string }
+
+// Start has the supervisor execute the commands in order, until one fails.
+type Start struct {
+	Commands        [][]string
+	Env             []string // "name=value"
+	Groups          []uint32 // supplementary groups
+	NoNewPrivileges bool     // set-user-id programs have no effect
+}
+
+// Kill ends the task. With a Grace, its processes get SIGTERM, and that long to
+// end before SIGKILL.
+type Kill struct{ Grace time.Duration }
+
+// Event is a message from the supervisor. Size is that of the output written
+// when the event happened; an event without more says only that it has grown.
+type Event struct {
+	Size      int64     `json:"size"`
+	Ready     bool      `json:"ready,omitempty"`
+	Failed    string    `json:"failed,omitempty"` // what kept the supervisor from being ready
+	Executing *int      `json:"executing,omitempty"`
+	Executed  *Executed `json:"executed,omitempty"`
+	Done      *Done     `json:"done,omitempty"`
+}
+
+// Executed says how a command ended.
+type Executed struct {
+	Index              int
+	Failed             string // why the command could not be executed; empty if it was
+	ExitCode           int    // -1 if it did not exit by itself
+	Signal             string // what ended it otherwise
+	User, Kernel, Wall time.Duration
+	MaxRSS             int64 // bytes, of its largest process
+}
+
+// Done says how the run ended. By then, no process of the task is left.
+type Done struct {
+	Commands []Executed
+	Killed   bool   // a Kill ended the task
+	Dropped  int64  // bytes of output that could not be stored
+	Cause    string // why
+}

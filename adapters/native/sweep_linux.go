@@ -1,0 +1,100 @@
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// processRecord tells a process from every other one that has had or will have
+// its number.
+type processRecord struct {
+	PID   int
+	Start string // in clock ticks since the host was started
+}
+
+// recordProcess stores which process the supervisor is.
+func (e *Engine) recordProcess(b *berth) error {
+	start, err := processStart(b.process.Pid)
+	if err != nil {
+		return err
+	}
+	record, err := json.Marshal(processRecord{PID: b.process.Pid, Start: start})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(b.dir, processName), record, 0o600)
+}
+
+// processStart returns when a process was started.
+func processStart(pid int) (string, error) {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return "", err
+	}
+	// The second field is the program's name, which may contain anything.
+	_, rest, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
+	const start = 22 - 3 // of the fields from the third on
+	if fields := strings.Fields(rest); len(fields) > start {
+		return fields[start], nil
+	}
+	return "", errors.New("the kernel does not tell when a process was started")
+}
+
+// sweep ends and removes what an earlier worker has left. Supervisors end by
+// themselves without a worker; this is for those that were stopped.
+func (e *Engine) sweep(ctx context.Context) error {
+	sandboxes := filepath.Join(e.config.Dir, sandboxesName)
+	entries, err := os.ReadDir(sandboxes)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		dir := filepath.Join(sandboxes, entry.Name())
+		if err := killRecorded(filepath.Join(dir, processName)); err != nil {
+			return err
+		}
+		e.background.Go(func() { e.removeDir(ctx, dir) })
+	}
+	if e.cgroups == nil {
+		return nil
+	}
+	return e.cgroups.Sweep(ctx)
+}
+
+// killRecorded kills the process recorded in a file, if it is still there.
+func killRecorded(name string) error {
+	b, err := os.ReadFile(name) //nolint:gosec // made of the configuration
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var r processRecord
+	if err := json.Unmarshal(b, &r); err != nil || r.PID <= 1 {
+		return nil //nolint:nilerr // the worker was killed while it wrote it
+	}
+	p, err := os.FindProcess(r.PID)
+	if err != nil {
+		return nil //nolint:nilerr // it has ended
+	}
+	defer func() { _ = p.Release() }()
+	// The process that p stands for cannot change any more, so this is no race.
+	if start, err := processStart(r.PID); err != nil || start != r.Start {
+		return nil //nolint:nilerr // it has ended
+	}
+	return ignoreDone(p.Kill())
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
