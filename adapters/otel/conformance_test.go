@@ -84,7 +84,10 @@ func TestConforms(t *testing.T) {
 			c := startCollector(t)
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", p.endpoint(c))
 			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", p.name)
-			telemetrytest.Test(t, func(tb testing.TB) telemetrytest.Harness { return newHarness(tb, c) })
+			telemetrytest.Test(t, func(tb testing.TB) telemetrytest.Harness {
+				tb.Helper()
+				return newHarness(tb, c)
+			})
 		})
 	}
 }

@@ -14,6 +14,7 @@ func TestNeverDelays(t *testing.T) {
 		endpoint func(*testing.T, func(*collector) string) string
 	}{
 		{"a frozen collector", func(t *testing.T, endpoint func(*collector) string) string {
+			t.Helper()
 			c := startCollector(t)
 			if err := c.process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
@@ -21,6 +22,7 @@ func TestNeverDelays(t *testing.T) {
 			return endpoint(c)
 		}},
 		{"a collector that is down", func(t *testing.T, _ func(*collector) string) string {
+			t.Helper()
 			return "http://" + freeAddress(t)
 		}},
 	} {

@@ -66,7 +66,7 @@ func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnl
 	ctx, cancel := until(ctx, e.aborted)
 	defer cancel()
 	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
-		e.failures.report(ctx, "Spans were not sent", err)
+		e.failures.report(ctx, "spans", err)
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func (e *metricExporter) Export(ctx context.Context, metrics *metricdata.Resourc
 	ctx, cancel := until(ctx, e.aborted)
 	defer cancel()
 	if err := e.Exporter.Export(ctx, metrics); err != nil {
-		e.failures.report(ctx, "Metrics were not sent", err)
+		e.failures.report(ctx, "metrics", err)
 	}
 	return nil
 }

@@ -17,8 +17,8 @@ type failures struct {
 	silent int // how many were not logged since
 }
 
-// report logs err, or counts it for the next time. The message is a static one.
-func (f *failures) report(ctx context.Context, message string, err error) {
+// report logs that something was lost because of err, or counts it for the next time.
+func (f *failures) report(ctx context.Context, what string, err error) {
 	f.mu.Lock()
 	if !f.last.IsZero() && time.Since(f.last) < time.Minute {
 		f.silent++
@@ -29,5 +29,6 @@ func (f *failures) report(ctx context.Context, message string, err error) {
 	f.last, f.silent = time.Now(), 0
 	f.mu.Unlock()
 
-	f.log.LogAttrs(ctx, slog.LevelWarn, message, slog.String("error", text(err.Error())), slog.Int("notLogged", silent))
+	f.log.LogAttrs(ctx, slog.LevelWarn, "Telemetry was lost",
+		slog.String("what", what), slog.String("error", text(err.Error())), slog.Int("notLogged", silent))
 }

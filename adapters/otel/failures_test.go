@@ -19,7 +19,7 @@ func TestFailuresAreLoggedAtMostOnceAMinute(t *testing.T) {
 		f := &failures{log: slog.New(slog.NewTextHandler(&log, nil))}
 		// Every 20 seconds for 2 minutes: at 0:00, 1:00 and 2:00.
 		for range 7 {
-			f.report(t.Context(), "Spans were not sent", errors.New("no collector"))
+			f.report(t.Context(), "spans", errors.New("no collector"))
 			<-time.After(20 * time.Second)
 		}
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")

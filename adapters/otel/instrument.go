@@ -25,7 +25,7 @@ func (i *instruments) counter(ctx context.Context, name string) metric.Int64Coun
 	}
 	c, err := i.meter.Int64Counter(name)
 	if err != nil {
-		i.failures.report(ctx, "Counter cannot be recorded", err)
+		i.failures.report(ctx, "counter", err)
 		i.counters.Store(name, nil)
 		return nil
 	}
@@ -41,7 +41,7 @@ func (i *instruments) histogram(ctx context.Context, name string) metric.Float64
 	}
 	h, err := i.meter.Float64Histogram(name, histogramOptions(name)...)
 	if err != nil {
-		i.failures.report(ctx, "Histogram cannot be recorded", err)
+		i.failures.report(ctx, "histogram", err)
 		i.histograms.Store(name, nil)
 		return nil
 	}

@@ -122,7 +122,7 @@ type recorder struct {
 
 // Span implements telemetry.Telemetry.
 func (r *recorder) Span(ctx context.Context, name string, attrs ...slog.Attr) (context.Context, func(error)) {
-	ctx, span := r.tracer.Start(ctx, text(name)) //nolint:spancheck // the caller ends it, by the returned function
+	ctx, span := r.tracer.Start(ctx, text(name))
 	if !span.IsRecording() {
 		return ctx, func(error) { span.End() }
 	}

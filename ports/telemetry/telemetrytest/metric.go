@@ -77,7 +77,12 @@ func takesOddValues(ctx context.Context, tb testing.TB, h Harness) (err error) {
 	t := h.Telemetry(tb)
 	for _, v := range []any{
 		"\xff\xfe not UTF-8", strings.Repeat("long ", 1<<20), "nul \x00", nil, math.NaN(), math.Inf(1),
-		uint64(math.MaxUint64), []string{"a", "\xff"}, map[string]any{"a": 1}, errFailed, broken{}, make(chan int),
+		uint64(math.MaxUint64),
+		[]string{"a", "\xff"},
+		map[string]any{"a": 1},
+		errFailed,
+		broken{},
+		make(chan int),
 	} {
 		_, end := t.Span(ctx, "odd", slog.Any("value", v), slog.Any("", v))
 		end(fmt.Errorf("odd value: %v", v))

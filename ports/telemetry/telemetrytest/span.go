@@ -63,7 +63,7 @@ func derivesContext(ctx context.Context, tb testing.TB, h Harness) error {
 	}
 	cancel(errFailed)
 	if got.Err() == nil || !errors.Is(context.Cause(got), errFailed) {
-		return fmt.Errorf("context of the span has cause %v, want that of the context given", context.Cause(got))
+		return fmt.Errorf("context of the span was ended by %q, want %q", fmt.Sprint(context.Cause(got)), errFailed.Error())
 	}
 	return nil
 }
