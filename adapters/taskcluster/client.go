@@ -102,7 +102,7 @@ func (c *Client) do(ctx context.Context, r call) (err error) {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.unreachable(ctx, timed, r.op(), err)
+		return unreachable(ctx, timed, c.cfg.RootURL, r.op(), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
@@ -116,7 +116,7 @@ func (c *Client) do(ctx context.Context, r call) (err error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return c.unreachable(ctx, timed, r.op(), err)
+		return unreachable(ctx, timed, c.cfg.RootURL, r.op(), err)
 	}
 	if len(body) > maxAnswer {
 		return &Error{Op: r.op(), Status: resp.StatusCode, Message: "answer is too long"}

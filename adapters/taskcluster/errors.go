@@ -63,16 +63,16 @@ func (e *CredentialsError) Unwrap() error { return e.Err }
 // UnreachableError says that a call got no answer, or no whole one. The service
 // may or may not have done what it was asked.
 type UnreachableError struct {
-	RootURL string
-	Err     error
+	URL string // the root URL of the deployment, or that of a bucket
+	Err error
 }
 
-// Error returns the deployment and what kept it out of reach.
+// Error returns what is out of reach and why.
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("cannot reach %s: %v", e.RootURL, e.Err)
+	return fmt.Sprintf("cannot reach %s: %v", e.URL, e.Err)
 }
 
-// Unwrap returns what kept the deployment out of reach.
+// Unwrap returns what kept it out of reach.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // ErrNotFound is returned if what was asked for does not exist.
@@ -92,6 +92,9 @@ func status(err error) int {
 // transient reports whether the call that ended in err may succeed if repeated.
 func transient(err error) bool {
 	if _, ok := errors.AsType[*UnreachableError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*transferError](err); ok {
 		return true
 	}
 	s := status(err)
@@ -115,8 +118,9 @@ func lost(err error, takenUntil time.Time) error {
 	return fmt.Errorf("%w: %w", queue.ErrClaimLost, err)
 }
 
-// unreachable classifies an error of sending op or receiving its answer.
-func (c *Client) unreachable(ctx, call context.Context, op string, err error) error {
+// unreachable classifies an error of sending op to root or receiving its
+// answer, within call, which was made from ctx.
+func unreachable(ctx, call context.Context, root, op string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", op, ctx.Err())
 	}
@@ -128,5 +132,5 @@ func (c *Client) unreachable(ctx, call context.Context, op string, err error) er
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	return &UnreachableError{RootURL: c.cfg.RootURL, Err: fmt.Errorf("%s: %w", op, err)}
+	return &UnreachableError{URL: root, Err: fmt.Errorf("%s: %w", op, err)}
 }

@@ -107,6 +107,7 @@ func (s *store) fill(ctx context.Context, m artifact.Meta, c artifact.Content, o
 	propose.DataInline = nil
 	renew := func(ctx context.Context) (string, http.Header, error) {
 		if chosen.PutURL == nil || !time.Now().Before(chosen.PutURL.Expires) {
+			var err error
 			if chosen, err = s.propose(ctx, m, o, propose); err != nil {
 				return "", nil, err
 			}

@@ -48,7 +48,7 @@ func (s *store) transfer(
 	renew func(context.Context) (string, http.Header, error), expire func(),
 ) (sum string, err error) {
 	refusals := 0
-	var final error // not to be tried again, whatever it is
+	var final error // of what is not to be tried again, whatever it is
 	err = s.c.retry(ctx, "upload", s.c.cfg.RetryFor, func() error {
 		var url string
 		var header http.Header
@@ -62,33 +62,23 @@ func (s *store) transfer(
 		defer b.Close()
 		err := s.c.put(ctx, url, header, b)
 		sum = b.sum()
-		refusal, refused := errors.AsType[*transferError](err)
-		switch {
-		case err == nil:
-			return nil
-		case refused && refusal.Status < 500:
+		if refusal, ok := errors.AsType[*transferError](err); ok && refusal.Status < 500 {
 			expire()
 			if refusals++; refusals >= maxRefusals {
 				final = fault.Unavailablef(err, "cannot upload artifact %q: the bucket refuses it", m.Name)
 				return nil
 			}
-			return &UnreachableError{RootURL: s.c.cfg.RootURL, Err: err}
-		case refused:
-			return &UnreachableError{RootURL: s.c.cfg.RootURL, Err: err}
-		case !transient(err):
-			final = err
-			return nil
-		default:
-			return err
 		}
+		return err
 	})
 	switch {
 	case final != nil:
 		return "", final
-	case err != nil && ctx.Err() != nil:
+	case err == nil:
+		return sum, nil
+	case ctx.Err() != nil || !transient(err):
 		return "", fmt.Errorf("upload artifact %q: %w", m.Name, err)
-	case err != nil:
+	default:
 		return "", fault.Unavailablef(err, "cannot upload artifact %q", m.Name)
 	}
-	return sum, nil
 }

@@ -56,8 +56,10 @@ func (c *Client) put(ctx context.Context, url string, header http.Header, body *
 	req.Header = header
 	req.ContentLength = body.size
 	if body.size == 0 {
-		// Anything else would be sent without a length.
+		// Anything else would be sent without a length. Reading shows whether
+		// there is nothing indeed.
 		req.Body = http.NoBody
+		_, _ = body.Read(make([]byte, 1))
 	}
 	resp, err := c.http.Do(req)
 	if failure := body.failure(); failure != nil {
@@ -67,11 +69,14 @@ func (c *Client) put(ctx context.Context, url string, header http.Header, body *
 		return failure
 	}
 	if err != nil {
-		return c.unreachable(ctx, moving, "upload", err)
+		return unreachable(ctx, moving, req.URL.Scheme+"://"+req.URL.Host, "upload", err)
 	}
 	defer resp.Body.Close()
 	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxError))
 	if resp.StatusCode < 300 {
+		if !body.whole() {
+			return &transferError{Status: resp.StatusCode, Code: "answered before the end"}
+		}
 		return nil
 	}
 	var s3 struct {
@@ -96,13 +101,17 @@ type body struct {
 	closed bool
 }
 
-// open starts to read c, decoding what is encoded if decode is set.
+// open starts to read c. If decode is set, it decodes what is encoded, and
+// computes the sum of what it reads.
 func open(c artifact.Content, decode bool) (*body, error) {
 	r, err := c.Open()
 	if err != nil {
 		return nil, err
 	}
-	b := &body{size: c.Size, r: r, digest: sha256.New()}
+	b := &body{size: c.Size, r: r}
+	if decode {
+		b.digest = sha256.New()
+	}
 	if decode && c.Encoding == "gzip" {
 		z, err := gzip.NewReader(r)
 		if err != nil {
@@ -125,7 +134,9 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.r.Read(p)
-	b.digest.Write(p[:n])
+	if b.digest != nil {
+		b.digest.Write(p[:n])
+	}
 	b.n += int64(n)
 	switch {
 	case b.n > b.size, errors.Is(err, io.EOF) && b.n < b.size:
@@ -151,6 +162,13 @@ func (b *body) Close() error {
 	return b.r.Close()
 }
 
+// whole reports whether all content was read.
+func (b *body) whole() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.n == b.size
+}
+
 // failure returns why the content could not be read, or nil.
 func (b *body) failure() error {
 	b.mu.Lock()
@@ -161,10 +179,13 @@ func (b *body) failure() error {
 	return fmt.Errorf("read content: %w", b.err)
 }
 
-// sum returns the SHA-256 of what was read, in hexadecimal.
+// sum returns the SHA-256 of what was read, in hexadecimal, if it was decoded.
 func (b *body) sum() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.digest == nil {
+		return ""
+	}
 	return hex.EncodeToString(b.digest.Sum(nil))
 }
 

@@ -82,7 +82,9 @@ func TestChecks(t *testing.T) {
 		"a redirect may be redirected": {keepsRedirect},
 		"a redirect may become a link": {{link: func(context.Context, artifact.Store, artifact.Meta, string) error { return nil }}},
 		"links are visible": {
-			changed(func(a *Artifact) { a.Target = "public/other" }),
+			{link: func(ctx context.Context, s artifact.Store, m artifact.Meta, _ string) error {
+				return s.Link(ctx, m, "public/other")
+			}},
 			{link: func(context.Context, artifact.Store, artifact.Meta, string) error { return boom }},
 		},
 		"an upload does not become a redirect": {
@@ -172,11 +174,11 @@ func (b *broken) Open(c queue.Claim) artifact.Store {
 	return &brokenStore{b.m.Open(c), b}
 }
 
-func (b *broken) Artifact(_ testing.TB, id task.RunID, name string) (Artifact, bool) {
+func (b *broken) Artifact(tb testing.TB, id task.RunID, name string) (Artifact, bool) {
 	if b.oneStore {
 		id = b.first.Run()
 	}
-	a, ok := b.m.Artifact(id, name)
+	a, ok := NewHarness(b.m).Artifact(tb, id, name)
 	if ok && b.seen != nil {
 		b.seen(&a)
 	}
