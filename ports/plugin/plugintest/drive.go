@@ -24,7 +24,7 @@ type Setup struct {
 	Payload    string          // the plugin's part, in JSON; "{}" if empty
 	Definition task.Definition // the one of Definition if it has no deadline
 	Result     engine.Result   // of the sandbox; success if zero
-	Files      fs.FS           // what the sandbox leaves; nothing if nil
+	Files      fs.FS           // what the sandbox leaves; an empty Dir if nil
 	Dir        string          // the task's working directory in Files; Dir if empty
 	Denied     []task.Scopes   // sets of scopes that the task does not have
 }
@@ -73,11 +73,11 @@ func Start(p plugin.Plugin, s Setup) (*Drive, error) {
 	if s.Result == (engine.Result{}) {
 		s.Result.Success = true
 	}
-	if s.Files == nil {
-		s.Files = fstest.MapFS{}
-	}
 	if s.Dir == "" {
 		s.Dir = Dir
+	}
+	if s.Files == nil {
+		s.Files = fstest.MapFS{s.Dir: &fstest.MapFile{Mode: fs.ModeDir | 0o755}}
 	}
 	d := &Drive{
 		Artifacts: new(Artifacts),
