@@ -1,0 +1,116 @@
+// Package signals turns signals to the process into interruptions.
+package signals
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+)
+
+var _ interrupt.Source = (*Source)(nil)
+
+// Config says how signals are understood.
+type Config struct {
+	// Grace is how long whoever sends SIGTERM or SIGINT waits until it kills
+	// the process. Zero means 30 seconds.
+	Grace time.Duration
+}
+
+// Source announces, at most once each and never anything less urgent than
+// before:
+//
+//   - SIGUSR1, where there is one: running tasks may finish;
+//   - SIGTERM and SIGINT: running tasks are stopped, with the grace period left;
+//   - a second one of those: there is no time left.
+type Source struct {
+	grace   time.Duration
+	notices chan interrupt.Notice // has room for one of each urgency
+}
+
+// The urgencies of notices.
+const (
+	none = iota
+	finishing
+	stopping
+	hurrying
+)
+
+// New returns a source for the signals to this process, which do not end it from
+// then on, and a function that gives them back their effect.
+func New(cfg Config) (*Source, func()) {
+	s := newSource(cfg)
+	// Room for more than can come at once: what does not fit is lost.
+	received := make(chan os.Signal, 16)
+	signal.Notify(received, slices.Concat(stops(), finishes())...)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.listen(received)
+	}()
+	return s, sync.OnceFunc(func() {
+		signal.Stop(received)
+		close(received)
+		<-done
+	})
+}
+
+func newSource(cfg Config) *Source {
+	if cfg.Grace <= 0 {
+		cfg.Grace = 30 * time.Second
+	}
+	return &Source{grace: cfg.Grace, notices: make(chan interrupt.Notice, hurrying)}
+}
+
+// Wait implements interrupt.Source.
+func (s *Source) Wait(ctx context.Context) (interrupt.Notice, error) {
+	select {
+	case n := <-s.notices:
+		return n, nil
+	case <-ctx.Done():
+		return interrupt.Notice{}, ctx.Err()
+	}
+}
+
+// listen announces signals as they are received, since their time counts from
+// then on, whoever waits or not.
+func (s *Source) listen(received <-chan os.Signal) {
+	urgency := none
+	for sig := range received {
+		n := interrupt.Notice{Cause: name(sig)}
+		switch {
+		case slices.Contains(finishes(), sig) && urgency < finishing:
+			urgency = finishing
+		case slices.Contains(stops(), sig) && urgency < stopping:
+			urgency = stopping
+			n.Deadline = time.Now().Add(s.grace)
+		case slices.Contains(stops(), sig) && urgency < hurrying:
+			urgency = hurrying
+			n.Deadline = time.Now()
+		default:
+			continue
+		}
+		s.notices <- n
+	}
+}
+
+// stops returns the signals that leave only the grace period. Windows has them
+// as Ctrl+C, and as the end of the console, the session or the system.
+func stops() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
+
+// name returns the name of a signal as one types it.
+func name(sig os.Signal) string {
+	switch sig {
+	case os.Interrupt:
+		return "SIGINT"
+	case syscall.SIGTERM:
+		return "SIGTERM"
+	default:
+		return "SIGUSR1"
+	}
+}
