@@ -155,7 +155,7 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 	for name, target := range e.replaced {
 		setup.Mounts = append(setup.Mounts, supervisor.Bind{Source: filepath.Join(b.dir, name), Target: target})
 	}
-	files := []*os.File{nil, nil, nil, listener, written, state}
+	files := []*os.File{nil, nil, nil, listener, written, state, e.program}
 	if b.group != nil {
 		entries, threads, err := b.group.Open()
 		if err != nil {
@@ -172,7 +172,7 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 	if b.account.lease != nil {
 		files = append(files, b.account.lease) // so that the user is taken while a supervisor lives
 	}
-	if b.process, err = os.StartProcess(e.binary, []string{supervisor.Name}, &os.ProcAttr{
+	if b.process, err = os.StartProcess(descriptor(supervisor.ProgramFD), []string{supervisor.Name}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1"}, // not the worker's, which has secrets
 		Files: files,
@@ -247,7 +247,7 @@ func (e *Engine) vacate(ctx context.Context, b *berth) error {
 // control makes the supervisor's socket in its state directory, and connects to it.
 func control(state *os.File) (listener, conn *os.File, err error) {
 	// By way of the descriptor, as the paths of sockets are of 107 bytes at most.
-	address := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", state.Fd(), controlName)}
+	address := &unix.SockaddrUnix{Name: filepath.Join(descriptor(int(state.Fd())), controlName)}
 	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make socket: %w", err)

@@ -30,7 +30,7 @@ type Engine struct {
 	users    *users
 	cgroups  *cgroup.Tree      // nil without control groups
 	isolated bool              // tasks have namespaces
-	binary   string            // to start supervisors from
+	program  *os.File          // to start supervisors from
 	replaced map[string]string // as the variable, of the directories that this host has
 	inMemory []string          // directories in place of which tasks see ones in memory
 
@@ -57,7 +57,7 @@ var _ engine.Engine = (*Engine)(nil)
 // main must have called supervisor.Main, see there.
 func New(ctx context.Context, c Config, log *slog.Logger) (*Engine, func(), error) {
 	c = c.withDefaults()
-	e := &Engine{config: c, log: log, isolated: true, binary: "/proc/self/exe", instance: rand.Text()[:8]}
+	e := &Engine{config: c, log: log, isolated: true, instance: rand.Text()[:8]}
 	if err := e.open(ctx); err != nil {
 		return nil, nil, fmt.Errorf("native engine: %w", err)
 	}
@@ -96,6 +96,9 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	}
 	if err := e.sweep(ctx); err != nil {
 		return fmt.Errorf("remove what an earlier worker left: %w", err)
+	}
+	if e.program, err = openProgram(); err != nil {
+		return err
 	}
 	e.survey()
 	return e.fill(ctx)
@@ -183,6 +186,9 @@ func (e *Engine) shut() error {
 	}
 	if e.users != nil {
 		e.users.close()
+	}
+	if e.program != nil {
+		err = errors.Join(err, e.program.Close())
 	}
 	return errors.Join(err, e.lock.Close())
 }

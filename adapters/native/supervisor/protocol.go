@@ -12,7 +12,8 @@ const (
 	ListenerFD  = 3 // listening Unix socket, with the worker's connection pending
 	OutputFD    = 4 // file for the task's output, open for writing
 	StateFD     = 5 // directory for what must outlive the supervisor
-	FirstCgroup = 6
+	ProgramFD   = 6 // its own program, which it was started from by this descriptor
+	FirstCgroup = 7
 )
 
 // ExitFile is the name, in the state directory, of the file with the Done of a
