@@ -2,7 +2,6 @@ package taskcluster
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 
 	"github.com/taskcluster/taskcluster-worker/domain/task"
@@ -63,7 +62,7 @@ func (c *Client) Verify(ctx context.Context) error {
 		if !answer.Scopes.Satisfy(scope) {
 			return &CredentialsError{RootURL: c.cfg.RootURL, ClientID: c.cfg.Credentials.ClientID, Err: &Error{
 				Op: current.op(), Status: http.StatusForbidden, Code: "InsufficientScopes",
-				Message: fmt.Sprintf("claiming work needs the scope %s", scope),
+				Message: "claiming work needs the scope " + scope,
 			}}
 		}
 	}

@@ -186,7 +186,7 @@ func (c *Client) refused(resp *http.Response, r call) error {
 func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(value, 10, 16); err == nil {
-		return time.Duration(seconds) * time.Second //nolint:gosec // G115: at most 65535
+		return time.Duration(seconds) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return max(0, time.Until(at))

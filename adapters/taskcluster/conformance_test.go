@@ -42,19 +42,28 @@ func TestMain(m *testing.M) {
 const lease = 3 * time.Second
 
 func TestQueue(t *testing.T) {
-	queuetest.Test(t, func(tb testing.TB) queuetest.Harness { return newDeployment(tb, S3) })
+	queuetest.Test(t, func(tb testing.TB) queuetest.Harness {
+		tb.Helper()
+		return newDeployment(tb, S3)
+	})
 }
 
 func TestArtifacts(t *testing.T) {
 	for _, storage := range []StorageType{S3, Object} {
 		t.Run(string(storage), func(t *testing.T) {
-			artifacttest.Test(t, func(tb testing.TB) artifacttest.Harness { return newDeployment(tb, storage) })
+			artifacttest.Test(t, func(tb testing.TB) artifacttest.Harness {
+				tb.Helper()
+				return newDeployment(tb, storage)
+			})
 		})
 	}
 }
 
 func TestAuth(t *testing.T) {
-	authtest.Test(t, func(tb testing.TB) authtest.Harness { return newDeployment(tb, S3) })
+	authtest.Test(t, func(tb testing.TB) authtest.Harness {
+		tb.Helper()
+		return newDeployment(tb, S3)
+	})
 }
 
 // deployment is a devqueue with a worker's connection to it, and what happens

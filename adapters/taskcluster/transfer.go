@@ -64,7 +64,7 @@ func (c *Client) put(ctx context.Context, url string, header http.Header, body *
 	resp, err := c.http.Do(req)
 	if failure := body.failure(); failure != nil {
 		if err == nil {
-			resp.Body.Close()
+			_ = resp.Body.Close()
 		}
 		return failure
 	}

@@ -175,6 +175,7 @@ func (b *broken) Open(c queue.Claim) artifact.Store {
 }
 
 func (b *broken) Artifact(tb testing.TB, id task.RunID, name string) (Artifact, bool) {
+	tb.Helper()
 	if b.oneStore {
 		id = b.first.Run()
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -69,8 +70,11 @@ func handsOutTheDefinition(ctx context.Context, tb testing.TB, h Harness) error 
 	var raw struct {
 		Payload json.RawMessage `json:"payload"`
 	}
-	if err := json.Unmarshal(got.Raw, &raw); err != nil || !sameJSON(raw.Payload, want.Payload) {
-		return fmt.Errorf("raw definition is %s (%v), want one with payload %s", got.Raw, err, want.Payload)
+	if err := json.Unmarshal(got.Raw, &raw); err != nil {
+		return fmt.Errorf("raw definition %s: %w", got.Raw, err)
+	}
+	if !sameJSON(raw.Payload, want.Payload) {
+		return fmt.Errorf("raw definition is %s, want one with payload %s", got.Raw, want.Payload)
 	}
 	if got.Deadline.IsZero() || got.Expires.Before(got.Deadline) {
 		return fmt.Errorf("deadline %v and expiry %v make no sense", got.Deadline, got.Expires)
@@ -92,8 +96,11 @@ func sameJSON(a, b []byte) bool {
 func returnsNoClaims(ctx context.Context, tb testing.TB, h Harness) error {
 	tb.Helper()
 	claims, err := h.Queue(tb).Claim(ctx, 1)
-	if err != nil || len(claims) != 0 {
-		return fmt.Errorf("Claim with nothing pending returned %d claims and error %v", len(claims), err)
+	if err != nil {
+		return fmt.Errorf("Claim with nothing pending: %w", err)
+	}
+	if len(claims) != 0 {
+		return fmt.Errorf("Claim with nothing pending returned %d claims", len(claims))
 	}
 	return nil
 }
@@ -128,7 +135,7 @@ func endsTheWait(ctx context.Context, tb testing.TB, h Harness) error {
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("Claim still waits after its context was canceled")
+		return errors.New("Claim still waits after its context was canceled")
 	}
 }
 
