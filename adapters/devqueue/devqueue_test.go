@@ -41,7 +41,7 @@ const (
 )
 
 // open starts a deployment that shuts with the test.
-func open(t *testing.T, cfg devqueue.Config) *devqueue.Server {
+func open(t testing.TB, cfg devqueue.Config) *devqueue.Server {
 	t.Helper()
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
@@ -61,7 +61,7 @@ func credentials(c task.Credentials) *tcclient.Credentials {
 }
 
 // queueAs returns a client of the queue that leaves no connections behind.
-func queueAs(t *testing.T, server *devqueue.Server, c *tcclient.Credentials) *tcqueue.Queue {
+func queueAs(t testing.TB, server *devqueue.Server, c *tcclient.Credentials) *tcqueue.Queue {
 	t.Helper()
 	q := tcqueue.New(c, server.RootURL())
 	q.HTTPClient = httpClient(t)
@@ -69,7 +69,7 @@ func queueAs(t *testing.T, server *devqueue.Server, c *tcclient.Credentials) *tc
 	return q
 }
 
-func httpClient(t *testing.T) *http.Client {
+func httpClient(t testing.TB) *http.Client {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -80,13 +80,13 @@ func httpClient(t *testing.T) *http.Client {
 }
 
 // asRoot returns a client of the queue that may do everything.
-func asRoot(t *testing.T, server *devqueue.Server) *tcqueue.Queue {
+func asRoot(t testing.TB, server *devqueue.Server) *tcqueue.Queue {
 	t.Helper()
 	return queueAs(t, server, credentials(server.Credentials()))
 }
 
 // asTask returns a client of the queue with the credentials of a claim.
-func asTask(t *testing.T, server *devqueue.Server, c tcqueue.TaskCredentials) *tcqueue.Queue {
+func asTask(t testing.TB, server *devqueue.Server, c tcqueue.TaskCredentials) *tcqueue.Queue {
 	t.Helper()
 	return queueAs(t, server, &tcclient.Credentials{ClientID: c.ClientID, AccessToken: c.AccessToken, Certificate: c.Certificate})
 }
@@ -104,7 +104,7 @@ func definition() *tcqueue.TaskDefinitionRequest {
 }
 
 // create creates a task and returns its id.
-func create(t *testing.T, q *tcqueue.Queue, edit func(*tcqueue.TaskDefinitionRequest)) string {
+func create(t testing.TB, q *tcqueue.Queue, edit func(*tcqueue.TaskDefinitionRequest)) string {
 	t.Helper()
 	d := definition()
 	if edit != nil {
@@ -113,7 +113,7 @@ func create(t *testing.T, q *tcqueue.Queue, edit func(*tcqueue.TaskDefinitionReq
 	return createThis(t, q, d)
 }
 
-func createThis(t *testing.T, q *tcqueue.Queue, d *tcqueue.TaskDefinitionRequest) string {
+func createThis(t testing.TB, q *tcqueue.Queue, d *tcqueue.TaskDefinitionRequest) string {
 	t.Helper()
 	// The client marshals a time of nothing as year 1, so leave nothing out.
 	if time.Time(d.Expires).IsZero() {
@@ -147,7 +147,7 @@ func put(q *tcqueue.Queue, id string, raw []byte) error {
 }
 
 // claim claims up to n tasks.
-func claim(t *testing.T, q *tcqueue.Queue, n int64) []tcqueue.TaskClaim {
+func claim(t testing.TB, q *tcqueue.Queue, n int64) []tcqueue.TaskClaim {
 	t.Helper()
 	got, err := q.ClaimWork(taskQueue, &tcqueue.ClaimWorkRequest{WorkerGroup: group, WorkerID: worker, Tasks: n})
 	if err != nil {
@@ -157,7 +157,7 @@ func claim(t *testing.T, q *tcqueue.Queue, n int64) []tcqueue.TaskClaim {
 }
 
 // claimOne claims a task that must be there.
-func claimOne(t *testing.T, q *tcqueue.Queue) tcqueue.TaskClaim {
+func claimOne(t testing.TB, q *tcqueue.Queue) tcqueue.TaskClaim {
 	t.Helper()
 	claims := claim(t, q, 1)
 	if len(claims) != 1 {
@@ -167,7 +167,7 @@ func claimOne(t *testing.T, q *tcqueue.Queue) tcqueue.TaskClaim {
 }
 
 // status returns the status of a task.
-func status(t *testing.T, q *tcqueue.Queue, id string) tcqueue.TaskStatusStructure {
+func status(t testing.TB, q *tcqueue.Queue, id string) tcqueue.TaskStatusStructure {
 	t.Helper()
 	got, err := q.Status(id)
 	if err != nil {
@@ -177,7 +177,7 @@ func status(t *testing.T, q *tcqueue.Queue, id string) tcqueue.TaskStatusStructu
 }
 
 // refused checks that a call was answered with an HTTP status.
-func refused(t *testing.T, err error, want int) {
+func refused(t testing.TB, err error, want int) {
 	t.Helper()
 	if got := code(err); got != want {
 		t.Errorf("got status %d, want %d: %v", got, want, err)
@@ -195,7 +195,7 @@ func code(err error) int {
 }
 
 // fetch performs a request with plain HTTP and returns the answer and its body.
-func fetch(t *testing.T, method, url string, body []byte, header map[string]string) (*http.Response, []byte) {
+func fetch(t testing.TB, method, url string, body []byte, header map[string]string) (*http.Response, []byte) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, url, bytes.NewReader(body))
 	if err != nil {

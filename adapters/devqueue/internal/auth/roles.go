@@ -44,7 +44,7 @@ func (r Roles) Expand(scopes task.Scopes) task.Scopes {
 
 // maxExpanded bounds the expansion of roles that grow without end, such as a
 // role a* with the scope assume:ax<..>.
-const maxExpanded = 10_000
+const maxExpanded = 1000
 
 // assumed returns the role, or the pattern of roles, that a scope assumes.
 func assumed(scope string) []string {
