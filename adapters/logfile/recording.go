@@ -1,0 +1,157 @@
+package logfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+)
+
+// recording is the log of one run: a file that holds its head and, once that
+// takes no more, a tail in memory. Positions count all bytes ever written.
+type recording struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	file    *os.File // nil if there is none
+	head    int64    // bytes in file
+	cause   error    // why the file takes no more; nil as long as it does
+	tail    tail     // what follows the head, or the last of it
+	total   int64    // bytes written
+	sealed  bool
+	closed  bool
+	changed chan struct{} // closed upon the next change; nil if nobody waits
+}
+
+// Write implements tasklog.Recording.
+func (r *recording) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sealed || len(p) == 0 {
+		return len(p), nil
+	}
+	n := 0
+	if r.cause == nil {
+		var err error
+		if n, err = r.file.Write(p); err != nil {
+			r.fail(err)
+		}
+		r.head += int64(n)
+	}
+	r.tail.write(p[n:])
+	r.total += int64(len(p))
+	r.announce()
+	return len(p), nil
+}
+
+// fail notes why the file takes no more.
+func (r *recording) fail(err error) {
+	r.log.ErrorContext(context.Background(), "task log cannot be written to its file", slog.Any("error", err))
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	r.cause = err
+}
+
+// announce wakes whoever waits for a change.
+func (r *recording) announce() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// Open implements tasklog.Recording.
+func (r *recording) Open() (io.ReadCloser, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &reader{
+		ctx:    context.Background(),
+		cancel: func() {},
+		from: &recording{
+			file: r.file, head: r.head, cause: r.cause,
+			tail: tail{bytes: slices.Clone(r.tail.bytes)}, total: r.total, sealed: true,
+		},
+	}, nil
+}
+
+// Follow implements tasklog.Recording.
+func (r *recording) Follow(ctx context.Context) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	return &reader{ctx: ctx, cancel: cancel, from: r}, nil
+}
+
+// Seal implements tasklog.Recording.
+func (r *recording) Seal() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sealed = true
+	r.announce()
+	return nil
+}
+
+// Close implements tasklog.Recording. Readers that are open fail once they need
+// the file.
+func (r *recording) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sealed = true
+	r.announce()
+	if r.closed || r.file == nil {
+		return nil
+	}
+	r.closed = true
+	if err := r.file.Close(); err != nil {
+		return fmt.Errorf("close task log: %w", err)
+	}
+	if err := os.Remove(r.file.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove task log: %w", err)
+	}
+	return nil
+}
+
+// piece is what is at a position of a recording.
+type piece struct {
+	inFile  int64           // bytes of the file from that position on
+	text    []byte          // otherwise: text to hand out
+	next    int64           // otherwise: the position after text
+	end     bool            // otherwise: there is and will be nothing
+	changed <-chan struct{} // otherwise: what to wait for
+}
+
+// at returns what is at a position, which is within a line or not.
+func (r *recording) at(pos int64, midLine bool) piece {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	start := r.total - int64(len(r.tail.bytes))
+	switch {
+	case pos < r.head:
+		return piece{inFile: r.head - pos}
+	case pos < start:
+		// What is left begins within a line, more likely than not.
+		start += int64(r.tail.firstLine())
+		return piece{text: r.gap(start-pos, midLine), next: start}
+	case pos < r.total:
+		return piece{text: slices.Clone(r.tail.bytes[pos-start:]), next: r.total}
+	case r.sealed:
+		return piece{end: true}
+	}
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return piece{changed: r.changed}
+}
+
+// gap returns the line that stands for bytes that were dropped.
+func (r *recording) gap(dropped int64, midLine bool) []byte {
+	var b []byte
+	if midLine {
+		b = append(b, '\n')
+	}
+	return fmt.Appendf(b, "[taskcluster:error] log truncated: %v, %d bytes dropped\n", r.cause, dropped)
+}
