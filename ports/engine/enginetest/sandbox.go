@@ -1,0 +1,232 @@
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing/fstest"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
+)
+
+const (
+	memoryDir     = "home/task"
+	memoryDirMode = fs.ModeDir | 0o755
+)
+
+var errKilled = errors.New("enginetest: killed")
+
+type memorySandbox struct {
+	m       *Memory
+	o       engine.Options
+	steps   []Step
+	env     map[string]string
+	proxies map[string]http.Handler
+	mounts  map[string]memoryMount
+
+	ctx    context.Context // done when the sandbox is killed, aborted or has ended
+	end    context.CancelCauseFunc
+	ended  chan struct{} // closed when result and files are final
+	files  fstest.MapFS
+	result memoryResultSet
+
+	mu      sync.Mutex
+	aborted bool
+	yielded bool
+}
+
+// run is the life of the task.
+func (s *memorySandbox) run() {
+	defer close(s.ended)
+	defer s.m.ran(-1)
+	begin := time.Now()
+	s.o.Log.Executing(0, []string{"steps"})
+	code, lingering := 0, []string(nil)
+	for _, step := range s.steps {
+		done, marks := false, []string(nil)
+		code, done, marks = s.take(step)
+		lingering = append(lingering, marks...)
+		if done || code != 0 {
+			break
+		}
+	}
+	for _, mark := range lingering {
+		s.m.count(mark, -1)
+	}
+	s.end(nil) // a later Kill is not the cause any more
+	r := engine.Result{ExitCode: code, Success: code == 0, Wall: max(time.Since(begin), 1)}
+	if errors.Is(context.Cause(s.ctx), errKilled) {
+		r = engine.Result{ExitCode: -1, Signal: "killed", Killed: true, Wall: r.Wall}
+	}
+	verdict := "FAILED"
+	if r.Success {
+		verdict = "SUCCEEDED"
+	}
+	s.o.Log.Executed(tasklog.Outcome{ExitCode: r.ExitCode, Signal: r.Signal, Wall: r.Wall, Result: verdict})
+	s.result = memoryResultSet{result: r, files: s.files}
+}
+
+// take takes a step. It returns the exit code, whether that is the end, and
+// the marks of processes that it has started.
+func (s *memorySandbox) take(step Step) (code int, done bool, marks []string) {
+	print := func(text string) { _, _ = s.o.Log.Write([]byte(text)) } // a log takes everything
+	switch step.Do {
+	case Print:
+		print(step.Text)
+	case Flood:
+		print(strings.Repeat("x", step.N))
+	case PrintEnv:
+		for _, name := range slices.Sorted(maps.Keys(s.env)) {
+			print(name + "=" + s.env[name] + "\n")
+		}
+	case Exit:
+		return step.N, true, nil
+	case Write:
+		if err := s.write(step.Path, []byte(step.Text)); err != nil {
+			print(err.Error() + "\n")
+			return 1, true, nil
+		}
+	case Link:
+		s.files[resolve(step.Path)] = &fstest.MapFile{Data: []byte(step.Text), Mode: fs.ModeSymlink | 0o777}
+	case Read:
+		content, err := s.read(step.Path)
+		if err != nil {
+			print(err.Error() + "\n")
+			return 1, true, nil
+		}
+		print(string(content))
+	case Fetch:
+		return s.fetch(s.env[step.Text], print), false, nil
+	case Hang:
+		s.m.count(step.Text, 1)
+		print("hanging\n")
+		<-s.ctx.Done()
+		return 0, true, []string{step.Text}
+	case Linger:
+		s.m.count(step.Text, 1)
+		return 0, false, []string{step.Text}
+	default:
+		print(fmt.Sprintf("%s: no such program\n", step.Do))
+		return 127, true, nil
+	}
+	return 0, false, nil
+}
+
+// mounted returns the volume that a file is in, and its name there.
+func (s *memorySandbox) mounted(name string) (m memoryMount, inside string, ok bool) {
+	for at, m := range s.mounts {
+		if inside, ok := strings.CutPrefix(name, at+"/"); ok {
+			return m, inside, true
+		}
+	}
+	return memoryMount{}, "", false
+}
+
+func (s *memorySandbox) write(name string, content []byte) error {
+	name = resolve(name)
+	if m, inside, ok := s.mounted(name); ok {
+		if m.readOnly {
+			return &fs.PathError{Op: "write", Path: name, Err: fs.ErrPermission}
+		}
+		m.volume.mu.Lock()
+		defer m.volume.mu.Unlock()
+		m.volume.files[inside] = &fstest.MapFile{Data: content, Mode: 0o644}
+		return nil
+	}
+	s.files[name] = &fstest.MapFile{Data: content, Mode: 0o644}
+	return nil
+}
+
+func (s *memorySandbox) read(name string) ([]byte, error) {
+	name = resolve(name)
+	if m, inside, ok := s.mounted(name); ok {
+		m.volume.mu.Lock()
+		defer m.volume.mu.Unlock()
+		return fs.ReadFile(m.volume.files, inside)
+	}
+	return fs.ReadFile(s.files, name)
+}
+
+func (s *memorySandbox) fetch(url string, print func(string)) (code int) {
+	for at, h := range s.proxies {
+		if rest, ok := strings.CutPrefix(url, at); ok {
+			r := httptest.NewRequestWithContext(s.ctx, http.MethodGet, path.Join("/", rest), http.NoBody)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			print(w.Body.String())
+			return 0
+		}
+	}
+	print("cannot reach " + url + "\n")
+	return 1
+}
+
+// Wait implements engine.Sandbox.
+func (s *memorySandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aborted {
+		return nil, engine.ErrAborted
+	}
+	s.yielded = true
+	return &s.result, nil
+}
+
+// Kill implements engine.Sandbox.
+func (s *memorySandbox) Kill(context.Context) error {
+	s.end(errKilled)
+	return nil
+}
+
+// Abort implements engine.Sandbox.
+func (s *memorySandbox) Abort(ctx context.Context) error {
+	s.mu.Lock()
+	if s.yielded {
+		s.mu.Unlock()
+		return nil
+	}
+	s.aborted = true
+	s.mu.Unlock()
+	s.end(engine.ErrAborted)
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+type memoryResultSet struct {
+	result engine.Result
+	files  fs.FS
+}
+
+// Result implements engine.ResultSet.
+func (r *memoryResultSet) Result() engine.Result { return r.result }
+
+// FS implements engine.ResultSet.
+func (r *memoryResultSet) FS() fs.FS { return r.files }
+
+// Dir implements engine.ResultSet.
+func (r *memoryResultSet) Dir() string { return memoryDir }
+
+// Close implements engine.ResultSet.
+func (r *memoryResultSet) Close() error { return nil }
