@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry/telemetrytest"
 )
@@ -174,6 +175,27 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 			t.Errorf("Upload returned %v", err)
 		}
 	})
+}
+
+// BenchmarkCall measures what a call costs besides the network: with a
+// certificate of 100 scopes, as the credentials of claims have.
+func BenchmarkCall(b *testing.B) {
+	c, disconnect, err := NewClient(worker, telemetry.Off{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(disconnect)
+	c.http.Transport = roundTrip(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(`{}`))}, nil
+	})
+	cl := hold(c, time.Hour)
+	cl.credentials.Certificate = `{"version":1,"scopes":["x` + strings.Repeat(`","queue:create-artifact:T/1`, 99) + `"],"start":1,"expiry":2,"seed":"s","signature":"s"}`
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := cl.Resolve(b.Context(), run.Resolution{Outcome: run.Completed}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // FuzzAnswers checks that no answer makes a call panic, and that every refusal

@@ -27,16 +27,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
 )
 
-func TestMain(m *testing.M) {
-	// client-go, by which the tests arrange what happens, keeps connections in
-	// the default transport.
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		http.DefaultClient.CloseIdleConnections()
-		if err := goleak.Find(); err != nil && code == 0 {
-			panic(err)
-		}
-	}))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // lease is how long claims last where a test waits for one to expire.
 const lease = 3 * time.Second
