@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+)
+
+// embedded is a worker with a queue of its own.
+type embedded struct {
+	*assembly
+	Queue *devqueue.Server
+}
+
+// devOptions are the flags of "dev".
+type devOptions struct {
+	config string
+	listen string
+	data   string // directory; empty for a temporary one
+}
+
+func devCommand(s streams) *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a queue and a worker on it, for development",
+		Long: `Dev serves the HTTP APIs of Taskcluster's services on loopback, with a worker on
+its task queue, until it is interrupted. It prints what the taskcluster CLI needs
+to create tasks there.`,
+		Example: `  dc-linux-worker dev
+  dc-linux-worker dev --listen 127.0.0.1:8080 --data ~/.cache/taskcluster-dev`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := loadConfig(o.config, os.Environ(), "", overrides{"worker.group": localGroup, "worker.pool": localPool})
+			if err != nil {
+				return err
+			}
+			if err := dev(cmd.Context(), o, l, s); err != nil {
+				return &exit{exitFailed, err}
+			}
+			return nil
+		},
+	}
+	configFlag(cmd, &o.config)
+	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:0", "TCP `address` to serve at; port 0 is any that is free")
+	cmd.Flags().StringVar(&o.data, "data", "", "keep tasks and artifacts in the directory `DIR`, for the next time")
+	return cmd
+}
+
+func dev(ctx context.Context, o devOptions, l loaded, s streams) (err error) {
+	early, stop := heedSignals(ctx)
+	defer stop()
+	dir, remove, err := workDir(o.data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	l.placeIn(dir)
+
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks{}, newLog(l.Log, s.err))
+	if err != nil {
+		return err
+	}
+	defer shut()
+	if early.Err() != nil {
+		return nil
+	}
+	if _, err := fmt.Fprint(s.out, usage(e.Queue, l.Worker.Pool)); err != nil {
+		return err
+	}
+	return e.Worker.Run(ctx)
+}
+
+// usage says how to create tasks, in a form that a shell can read.
+func usage(q *devqueue.Server, pool string) string {
+	return fmt.Sprintf(`# Taskcluster is at %[1]s, with a worker on the task queue %[2]s.
+# To use the taskcluster CLI, set:
+export TASKCLUSTER_ROOT_URL=%[1]s
+export TASKCLUSTER_CLIENT_ID=%[3]s
+export TASKCLUSTER_ACCESS_TOKEN=%[4]s
+# To create a task, and to see its log:
+#   id=$(taskcluster slugid v4)
+#   taskcluster api queue createTask $id <<EOF
+#   {
+#     "taskQueueId": "%[2]s",
+#     "created": "$(taskcluster from-now 0 seconds)",
+#     "deadline": "$(taskcluster from-now 1 hour)",
+#     "metadata": {"name": "hello", "description": "", "owner": "me@example.com", "source": "https://example.com"},
+#     "payload": {"command": [["/bin/echo", "hello"]], "maxRunTime": 60}
+#   }
+#   EOF
+#   taskcluster task log $id
+# A task that is in a file runs without any of this: dc-linux-worker run FILE.
+# An interrupt ends it all.
+`, q.RootURL(), pool, q.Credentials().ClientID, q.Credentials().AccessToken)
+}

@@ -1,0 +1,60 @@
+package setting
+
+import (
+	"slices"
+	"strings"
+)
+
+// CheckEnv checks an environment, of the form of os.Environ. Variables that
+// begin with the table's prefix must be those of settings; an empty variable is
+// as good as none. Origins are the names of the variables.
+func (t *Table) CheckEnv(environ []string) (Origins, Problems) {
+	origins := Origins{}
+	var problems Problems
+	for _, variable := range slices.Sorted(slices.Values(environ)) {
+		name, value, _ := strings.Cut(variable, "=")
+		i := slices.IndexFunc(t.settings, func(s *Setting) bool { return s.Env == name })
+		switch {
+		case i < 0 && strings.HasPrefix(name, t.prefix):
+			problems = append(problems, Problem{Where: name, Message: "unknown variable" + t.variableMeant(name)})
+		case i < 0 || value == "":
+		default:
+			s := t.settings[i]
+			if err := s.Check(value); err != nil {
+				problems = append(problems, Problem{name, s.Path, err.Error()})
+				continue
+			}
+			origins[s.Path] = name
+		}
+	}
+	return origins, problems
+}
+
+// variableMeant suggests which variable was meant by an unknown one.
+func (t *Table) variableMeant(name string) string {
+	var names []string
+	for _, s := range t.settings {
+		names = append(names, s.Env)
+		if t.prefix+strings.ToUpper(strings.ReplaceAll(s.Path, ".", "_")) == name {
+			return "; did you mean " + s.Env + "?"
+		}
+	}
+	return suggest(name, names)
+}
+
+// Missing returns the settings that are required for something but that neither
+// a default nor any of the origins sets. Those with a problem are not missing.
+func (t *Table) Missing(what string, found Problems, origins ...Origins) Problems {
+	var problems Problems
+	for _, s := range t.settings {
+		isSet := slices.ContainsFunc(origins, func(o Origins) bool { return o[s.Path] != "" }) ||
+			slices.ContainsFunc(found, func(p Problem) bool { return p.Path == s.Path })
+		if what != "" && s.Needs == what && s.Default == "" && !isSet {
+			problems = append(problems, Problem{
+				Path:    s.Path,
+				Message: "is missing: expected " + s.Expected() + ", in the configuration file or in " + s.Env,
+			})
+		}
+	}
+	return problems
+}

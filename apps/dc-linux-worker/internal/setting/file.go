@@ -1,0 +1,173 @@
+package setting
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Origins says where the value of each setting comes from, by path.
+type Origins map[string]string
+
+// CheckFile checks a configuration file in YAML. Origins are of the form
+// "name:line".
+func (t *Table) CheckFile(name string, content []byte) (Origins, Problems) {
+	c := &fileCheck{table: t, name: name, origins: Origins{}}
+	d := yaml.NewDecoder(bytes.NewReader(content))
+	var doc yaml.Node
+	err := d.Decode(&doc)
+	switch {
+	case errors.Is(err, io.EOF): // there is nothing in it
+	case err != nil:
+		c.syntax(err)
+	default:
+		c.section("", doc.Content[0])
+		var more yaml.Node
+		if err := d.Decode(&more); err == nil {
+			c.problem(more.Line, "", "there is a second document: one is enough")
+		} else if !errors.Is(err, io.EOF) {
+			c.syntax(err)
+		}
+	}
+	return c.origins, c.problems
+}
+
+type fileCheck struct {
+	table    *Table
+	name     string
+	origins  Origins
+	problems Problems
+}
+
+func (c *fileCheck) at(line int) string { return fmt.Sprintf("%s:%d", c.name, line) }
+
+func (c *fileCheck) problem(line int, path, format string, args ...any) {
+	c.problems = append(c.problems, Problem{c.at(line), path, fmt.Sprintf(format, args...)})
+}
+
+func (c *fileCheck) syntax(err error) {
+	c.problems = append(c.problems, SyntaxProblem(c.name, err))
+}
+
+// SyntaxProblem returns the problem that an error of the YAML parser is, with
+// its line as part of where it is.
+func SyntaxProblem(name string, err error) Problem {
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	where := name
+	var line int
+	if _, err := fmt.Sscanf(message, "line %d:", &line); err == nil {
+		where = fmt.Sprintf("%s:%d", name, line)
+		_, message, _ = strings.Cut(message, ": ")
+	}
+	return Problem{Where: where, Message: "is not valid YAML: " + message}
+}
+
+// section checks the keys and values at a path.
+func (c *fileCheck) section(path string, n *yaml.Node) {
+	n = resolve(n)
+	if n.Tag == "!!null" {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		c.problem(n.Line, path, "expected keys and values (%s), got %s", strings.Join(c.table.keys(path), ", "), describe(n))
+		return
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		at := strings.TrimPrefix(path+"."+key.Value, ".")
+		if first, twice := seen[key.Value]; twice {
+			c.problem(key.Line, at, "is set twice, first in line %d", first)
+			continue
+		}
+		seen[key.Value] = key.Line
+		if s := c.table.find(at); s != nil {
+			c.value(s, value)
+		} else if key.Kind == yaml.ScalarNode && key.Value != "" && c.table.isSection(at) {
+			c.section(at, value)
+		} else {
+			c.problem(key.Line, at, "unknown key%s", c.table.meant(path, key.Value))
+		}
+	}
+}
+
+func (c *fileCheck) value(s *Setting, n *yaml.Node) {
+	line := n.Line
+	n = resolve(n)
+	switch {
+	case n.Kind != yaml.ScalarNode, !s.kind.takes(n.Tag):
+		got := describe(n)
+		if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+			got += " " + s.quote(n.Value)
+		}
+		c.problem(line, s.Path, "expected %s, got %s", s.Expected(), got)
+	default:
+		if err := s.Check(n.Value); err != nil {
+			c.problem(line, s.Path, "%v", err)
+			return
+		}
+		c.origins[s.Path] = c.at(line)
+	}
+}
+
+// takes reports whether a YAML value of that tag can be one of kind k.
+func (k kind) takes(tag string) bool {
+	switch tag {
+	case "!!str":
+		return k == text || k == duration || k == size
+	case "!!bool":
+		return k == boolean
+	case "!!int":
+		return k == integer || k == number || k == size
+	case "!!float":
+		return k == number
+	default:
+		return false
+	}
+}
+
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "keys and values"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.Tag {
+	case "!!null":
+		return "nothing"
+	case "!!str":
+		return "the text"
+	case "!!int", "!!float":
+		return "the number"
+	case "!!bool":
+		return "the flag"
+	default:
+		return "a value of type " + strings.TrimPrefix(n.Tag, "!!")
+	}
+}
+
+// meant suggests what was meant by an unknown key in a section: a key in the
+// same section or, by its exact name, one in another section.
+func (t *Table) meant(section, key string) string {
+	for _, s := range t.settings {
+		if name := s.Path[strings.LastIndexByte(s.Path, '.')+1:]; name == key {
+			return "; did you mean " + s.Path + "?"
+		}
+	}
+	if hint := suggest(key, t.keys(section)); hint != "" {
+		return hint
+	}
+	return "; known here: " + strings.Join(t.keys(section), ", ")
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/client"
+	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/download"
+	state "github.com/taskcluster/taskcluster-worker/domain/run"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/domain/worker"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
+)
+
+// What the embedded queue's pool and its worker's group are called.
+const (
+	localPool  = "local/dc-linux-worker"
+	localGroup = "local"
+)
+
+// job is one task that is run on an embedded queue.
+type job struct {
+	definition json.RawMessage
+	log        io.Writer // takes the task's log
+	progress   *progress
+	streams    streams
+	keep       string // directory for the artifacts; empty to store none
+
+	id       task.ID
+	follower *follower
+	mu       sync.Mutex
+	reports  []worker.Report
+	over     chan struct{} // gets a value when a run is over
+}
+
+// run runs the task, and any further run that the queue adds, and removes all
+// that it has made but for the artifacts.
+//
+// Errors: *client.Error, if the queue refuses the task.
+func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
+	early, stop := heedSignals(ctx)
+	defer stop()
+	dir, remove, err := workDir("")
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	l.placeIn(dir)
+
+	following, stopFollowing := context.WithCancel(ctx)
+	defer stopFollowing()
+	j.over = make(chan struct{}, 1)
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, hooks{
+		Decorate: func(r tasklog.Recorder) tasklog.Recorder {
+			j.follower = newFollower(following, r, j.log)
+			return j.follower
+		},
+		Observe: j.observe,
+	}, newLog(l.Log, j.streams.err))
+	if err != nil {
+		return res, err
+	}
+	defer shut()
+	if early.Err() != nil {
+		return res, errInterrupted
+	}
+	queue, disconnect := client.New(e.Queue.RootURL(), e.Queue.Credentials())
+	defer disconnect()
+
+	j.id = client.NewTaskID()
+	created := time.Now()
+	if err := queue.Create(ctx, j.id, j.definition); err != nil {
+		return res, err
+	}
+	stopProgress := j.progress.tick(j.doing)
+	interrupted, err := j.work(ctx, e.Worker, queue)
+	stopProgress()
+	if err != nil {
+		return res, err
+	}
+	j.drainLog(interrupted)
+	return j.result(ctx, queue, created)
+}
+
+// doing says what goes on, for the progress line.
+func (j *job) doing() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return fmt.Sprintf("task %s, run %d", j.id, len(j.reports))
+}
+
+// observe takes note of a run that is over.
+func (j *job) observe(r worker.Report) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.reports = append(j.reports, r)
+	select {
+	case j.over <- struct{}{}:
+	default: // it is known already that there is news
+	}
+}
+
+// work has the worker work until the task is resolved or the worker stops, by
+// an interrupt say.
+func (j *job) work(ctx context.Context, w *worker.Worker, queue *client.Client) (interrupted bool, err error) {
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.Run(working) }()
+
+	// A deadline may pass without any run.
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-stopped:
+			return true, err
+		case <-j.over:
+		case <-ticker.C:
+		}
+		status, err := queue.Status(ctx, j.id)
+		if err != nil || resolved(status.State) {
+			stop()
+			return false, errors.Join(err, <-stopped)
+		}
+	}
+}
+
+func resolved(s string) bool { return s == "completed" || s == "failed" || s == "exception" }
+
+// logTime is how long an interrupted job waits for whoever reads the log.
+const logTime = 2 * time.Second
+
+// drainLog waits until the log is written out.
+func (j *job) drainLog(interrupted bool) {
+	var patience <-chan time.Time
+	if interrupted {
+		timer := time.NewTimer(logTime)
+		defer timer.Stop()
+		patience = timer.C
+	}
+	select {
+	case <-j.follower.finished():
+	case <-patience:
+	}
+}
+
+// result returns what became of the task: of its last run that was resolved.
+func (j *job) result(ctx context.Context, queue *client.Client, created time.Time) (result, error) {
+	status, err := queue.Status(ctx, j.id)
+	if err != nil {
+		return result{}, err
+	}
+	r := result{TaskID: j.id, State: "exception", Reason: string(state.WorkerShutdown), Artifacts: []download.File{}}
+	last := -1
+	for i, run := range status.Runs {
+		if resolved(run.State) {
+			last = i
+		}
+	}
+	ended := time.Now()
+	if last >= 0 {
+		run := status.Runs[last]
+		r.RunID, r.State, r.Reason = last, run.State, run.ReasonResolved
+		if !run.Started.IsZero() {
+			r.Seconds.Queued = run.Started.Sub(run.Scheduled).Seconds()
+		}
+		ended = run.Resolved
+		files, err := download.All(ctx, queue, task.RunID{Task: j.id, Run: last}, j.keep)
+		if err != nil {
+			r.unstored = true
+			_, _ = fmt.Fprintf(j.streams.err, "dc-linux-worker: %v\n", err)
+		}
+		r.Artifacts = append(r.Artifacts, files...)
+	}
+	r.Seconds.Total = max(ended.Sub(created), 0).Seconds()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, report := range j.reports {
+		if report.Run.Run == last {
+			r.Seconds.Prepare = spent(report, state.Claimed, state.Preparing, state.Building)
+			r.Seconds.Run = spent(report, state.Running)
+			r.Seconds.Collect = spent(report, state.Collecting, state.Finishing)
+		}
+	}
+	return r, nil
+}
+
+// spent returns the seconds that a run was in any of the states.
+func spent(r worker.Report, states ...state.State) float64 {
+	var sum time.Duration
+	for _, s := range states {
+		sum += r.Stages[s]
+	}
+	return sum.Seconds()
+}
+
+// errInterrupted says that a signal came before there was any work.
+var errInterrupted = errors.New("interrupted")
+
+// heedSignals keeps the signals that interrupt from ending the process, which
+// would leave files behind, until stop is called. The context ends with the
+// first of them.
+func heedSignals(ctx context.Context) (early context.Context, stop func()) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+}
+
+// workDir returns the directory for all that an embedded queue and its worker
+// store: dir or, if that is empty, a temporary one, which the returned function
+// removes.
+func workDir(dir string) (path string, remove func() error, err error) {
+	remove = func() error { return nil }
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "dc-linux-worker-"); err != nil {
+			return "", nil, fmt.Errorf("make temporary directory: %w", err)
+		}
+		remove = func() error { return os.RemoveAll(dir) }
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", nil, fmt.Errorf("find directory: %w", err)
+	}
+	// Tasks run as users of their own, in directories below it.
+	if err = os.MkdirAll(dir, 0o711); err == nil { //nolint:gosec // G301: see above
+		err = os.Chmod(dir, 0o711) //nolint:gosec // G302: see above
+	}
+	if err != nil {
+		return "", nil, errors.Join(fmt.Errorf("make directory: %w", err), remove())
+	}
+	return dir, remove, nil
+}
+
+// placeIn has the engine work in dir, unless the operator has said where.
+func (l *loaded) placeIn(dir string) {
+	if l.origins["native.dir"] == originDefault {
+		l.Native.Dir = filepath.Join(dir, "native")
+	}
+}

@@ -1,0 +1,19 @@
+// Command dc-linux-worker runs Taskcluster tasks on Linux: as a worker of a
+// deployment, or from files, on a queue of its own.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
+)
+
+func main() {
+	// The binary is started again, under another name, to watch over a task.
+	if supervisor.Invoked() {
+		os.Exit(supervisor.Main())
+	}
+	streams := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	os.Exit(execute(context.Background(), os.Args[1:], streams))
+}
