@@ -39,9 +39,10 @@ func explain(doc any, err *jsonschema.ValidationError) []payload.Violation {
 	case *kind.Required:
 		return each(k.Missing, "required property is missing")
 	case *kind.Dependency:
-		return each(k.Missing, fmt.Sprintf("required property is missing, since there is %s", quote(k.Prop)))
+		return each(k.Missing, "required property is missing, since there is "+quote(k.Prop))
 	case *kind.PropertyNames:
-		return each([]string{k.Property}, "no such property name is allowed")
+		// The validator says this of an object, but not reliably of which.
+		return []payload.Violation{{Path: root, Message: "no property may have the name " + quote(k.Property)}}
 	case *kind.AnyOf:
 		return closest(doc, err)
 	case *kind.OneOf:

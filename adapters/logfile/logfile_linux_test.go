@@ -28,62 +28,62 @@ var id = task.RunID{Task: "fN1SbArXTPSVFNUvaOlinQ", Run: 3}
 
 const tailSize = 4 << 10
 
-func newRecorder(t testing.TB, dir string) *logfile.Recorder {
-	t.Helper()
+func newRecorder(tb testing.TB, dir string) *logfile.Recorder {
+	tb.Helper()
 	r, err := logfile.New(logfile.Config{Dir: dir, Tail: tailSize}, slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }
 
-func record(t testing.TB, dir string) tasklog.Recording {
-	t.Helper()
-	r, err := newRecorder(t, dir).Record(id)
+func record(tb testing.TB, dir string) tasklog.Recording {
+	tb.Helper()
+	r, err := newRecorder(tb, dir).Record(id)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := r.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return r
 }
 
 // smallDisk returns a directory on a file system that holds size bytes.
-func smallDisk(t testing.TB, size string) string {
-	t.Helper()
-	dir := t.TempDir()
+func smallDisk(tb testing.TB, size string) string {
+	tb.Helper()
+	dir := tb.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return dir
 }
 
 func TestConformance(t *testing.T) {
-	tasklogtest.Test(t, func(t testing.TB) tasklog.Recorder {
-		t.Helper()
-		return newRecorder(t, filepath.Join(t.TempDir(), "to", "make"))
+	tasklogtest.Test(t, func(tb testing.TB) tasklog.Recorder {
+		tb.Helper()
+		return newRecorder(tb, filepath.Join(tb.TempDir(), "to", "make"))
 	})
 }
 
 // With enough memory, a log without a file lacks nothing.
 func TestConformanceInMemoryAlone(t *testing.T) {
-	tasklogtest.Test(t, func(t testing.TB) tasklog.Recorder {
-		t.Helper()
-		dir := filepath.Join(t.TempDir(), "gone")
+	tasklogtest.Test(t, func(tb testing.TB) tasklog.Recorder {
+		tb.Helper()
+		dir := filepath.Join(tb.TempDir(), "gone")
 		r, err := logfile.New(logfile.Config{Dir: dir, Tail: 8 << 20}, slog.New(slog.DiscardHandler))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := os.Remove(dir); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return r
 	})
@@ -113,22 +113,22 @@ func TestNewNeedsADirectory(t *testing.T) {
 	}
 }
 
-func write(t testing.TB, w io.Writer, s string) {
-	t.Helper()
+func write(tb testing.TB, w io.Writer, s string) {
+	tb.Helper()
 	if n, err := io.WriteString(w, s); n != len(s) || err != nil {
-		t.Fatalf("Write of %d bytes returned %d, %v", len(s), n, err)
+		tb.Fatalf("Write of %d bytes returned %d, %v", len(s), n, err)
 	}
 }
 
-func text(t testing.TB, r tasklog.Recording) string {
-	t.Helper()
+func text(tb testing.TB, r tasklog.Recording) string {
+	tb.Helper()
 	f, err := r.Open()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	b, err := io.ReadAll(f)
 	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(b)
 }

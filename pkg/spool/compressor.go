@@ -42,7 +42,7 @@ type compressor struct {
 }
 
 func newCompressor(ctx context.Context, source io.Reader) *compressor {
-	w := workspaces.Get().(*workspace) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	w := workspaces.Get().(*workspace) // the pool holds nothing else
 	w.out.Reset()
 	w.gz.Reset(&w.out)
 	return &compressor{workspace: w, ctx: ctx, source: source}

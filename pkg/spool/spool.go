@@ -34,7 +34,7 @@ func New(ctx context.Context, dir string, inMemory int, open func() (io.ReadClos
 	if err != nil {
 		return nil, err
 	}
-	defer source.Close() //nolint:errcheck // it was only read from
+	defer source.Close()
 	g := &Gzip{open: open}
 	k := &keeper{g: g, dir: dir, inMemory: inMemory}
 	c := newCompressor(ctx, source)

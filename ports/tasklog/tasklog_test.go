@@ -36,7 +36,7 @@ func TestLinesOfTheWorker(t *testing.T) {
 		{
 			"milliseconds are not rounded away",
 			func(l *tasklog.Log) {
-				time.Sleep(1234567 * time.Microsecond)
+				<-time.After(1234567 * time.Microsecond)
 				l.Warnf("slow")
 			},
 			"[taskcluster:warn 2000-01-01T00:00:01.234Z] slow\n",

@@ -25,10 +25,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
-	plugintest.Test(t, func(t testing.TB) plugintest.Subject {
-		t.Helper()
+	plugintest.Test(t, func(tb testing.TB) plugintest.Subject {
+		tb.Helper()
 		return plugintest.Subject{
-			Plugin:  artifacts.New(artifacts.Config{TempDir: t.TempDir()}),
+			Plugin:  artifacts.New(artifacts.Config{TempDir: tb.TempDir()}),
 			Payload: `{"artifacts": [{"type": "file", "path": "missing", "optional": true}, {"type": "directory", "path": "."}]}`,
 			Compile: jsonschema.Compile,
 		}
@@ -374,7 +374,7 @@ func TestParallel(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The first three uploads wait for each other.
-	var arrived = make(chan struct{}, 20)
+	arrived := make(chan struct{}, 20)
 	three := make(chan struct{})
 	d.Artifacts.Err = func(string) error {
 		arrived <- struct{}{}

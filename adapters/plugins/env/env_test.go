@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -41,12 +42,8 @@ func TestEnvironment(t *testing.T) {
 		"TASKCLUSTER_ROOT_URL": "https://tc.example.com",
 	}
 	with := func(more map[string]string) map[string]string {
-		all := map[string]string{}
-		for _, m := range []map[string]string{always, more} {
-			for k, v := range m {
-				all[k] = v
-			}
-		}
+		all := maps.Clone(always)
+		maps.Copy(all, more)
 		return all
 	}
 	for _, tt := range []struct {
@@ -59,7 +56,9 @@ func TestEnvironment(t *testing.T) {
 	}{
 		{"of a worker that knows little", env.Config{RootURL: "https://tc.example.com"}, telemetry.Off{}, `{}`, always, nil},
 		{
-			"of a worker that knows all", everything, traced{}, `{}`,
+			"of a worker that knows all", everything,
+			traced{},
+			`{}`,
 			with(map[string]string{
 				"TASKCLUSTER_WORKER_POOL": "proj-test/linux", "TASKCLUSTER_WORKER_GROUP": "us-east-1", "TASKCLUSTER_WORKER_TYPE": "linux",
 				"TASKCLUSTER_INSTANCE_TYPE": "m5.large", "TASKCLUSTER_WORKER_LOCATION": `{"cloud":"aws"}`,
@@ -67,12 +66,16 @@ func TestEnvironment(t *testing.T) {
 			}), nil,
 		},
 		{
-			"of the task, with what it may set in place of the engine", env.Config{RootURL: "https://tc.example.com"}, telemetry.Off{},
+			"of the task, with what it may set in place of the engine",
+			env.Config{RootURL: "https://tc.example.com"},
+			telemetry.Off{},
 			`{"env": {"HOME": "/h", "PATH": "/p", "USER": "u", "EMPTY": "", "Ünïcode": "a=b\nc"}}`,
 			with(map[string]string{"HOME": "/h", "PATH": "/p", "USER": "u", "EMPTY": "", "Ünïcode": "a=b\nc"}), nil,
 		},
 		{
-			"of the task, without what is the worker's", env.Config{RootURL: "https://tc.example.com"}, traced{},
+			"of the task, without what is the worker's",
+			env.Config{RootURL: "https://tc.example.com"},
+			traced{},
 			`{"env": {"TASK_ID": "secret", "RUN_ID": "secret", "TASK_GROUP_ID": "secret", "TASK_WORKDIR": "secret", "TASKCLUSTER_ROOT_URL": "secret", "TRACEPARENT": "secret"}}`,
 			with(map[string]string{"TRACEPARENT": "00-trace-span-01"}),
 			[]string{"RUN_ID", "TASKCLUSTER_ROOT_URL", "TASK_GROUP_ID", "TASK_ID", "TASK_WORKDIR", "TRACEPARENT"},

@@ -24,10 +24,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
-	plugintest.Test(t, func(t testing.TB) plugintest.Subject {
-		t.Helper()
+	plugintest.Test(t, func(tb testing.TB) plugintest.Subject {
+		tb.Helper()
 		return plugintest.Subject{
-			Plugin:  tasklog.New(tasklog.Config{TempDir: t.TempDir()}),
+			Plugin:  tasklog.New(tasklog.Config{TempDir: tb.TempDir()}),
 			Payload: `{"logs": {"live": "public/live"}, "features": {"liveLog": true}}`,
 			Compile: jsonschema.Compile,
 		}

@@ -163,7 +163,9 @@ func TestChecks(t *testing.T) {
 	wrong := map[string][]defects{
 		"NameIsASection": {{name: "no section"}, {rename: true}},
 		"SchemaIsAFragment": {
-			{schema: `{`}, {schema: `{"type": "string"}`}, {schema: `{"type": "object"}`},
+			{schema: `{`},
+			{schema: `{"type": "string"}`},
+			{schema: `{"type": "object"}`},
 			{schema: `{"type": "object", "properties": {"a": {}}, "required": ["b"]}`},
 			{schema: `{"type": "object", "properties": {"a": {"title": "refuse compilation"}}}`},
 			{schema: `{"type": "object", "properties": {"a": true}}`},

@@ -148,7 +148,7 @@ func (r *reader) expect(ctx context.Context, want string) error {
 		return err
 	}
 	if got.text != want || got.err != nil {
-		return fmt.Errorf("follower yields %q, %v, want %q", got.text, got.err, want)
+		return fmt.Errorf("follower yields %q and %w, want %q", got.text, orNone(got.err), want)
 	}
 	return nil
 }
@@ -161,7 +161,15 @@ func (r *reader) expectEnd(ctx context.Context, want error) error {
 		return err
 	}
 	if got.text != "" || got.err == nil || want != nil && !errors.Is(got.err, want) {
-		return fmt.Errorf("follower ends with %q, %v, want %v", got.text, got.err, want)
+		return fmt.Errorf("follower ends with %q and %w, want %w", got.text, orNone(got.err), orNone(want))
 	}
 	return nil
+}
+
+// orNone returns err, or in its place an error that can be printed.
+func orNone(err error) error {
+	if err == nil {
+		return errors.New("no error in particular")
+	}
+	return err
 }

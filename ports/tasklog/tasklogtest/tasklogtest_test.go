@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,9 +100,8 @@ func (b *broken) Record(id task.RunID) (tasklog.Recording, error) {
 
 type brokenRecording struct {
 	*recording
-	b         *broken
-	followers sync.WaitGroup
-	closed    int
+	b      *broken
+	closed int
 }
 
 func (r *brokenRecording) Write(p []byte) (int, error) {
@@ -122,7 +120,7 @@ func (r *brokenRecording) Write(p []byte) (int, error) {
 		return len(p), nil
 	case r.b.halves:
 		_, _ = r.recording.Write(p[:len(p)/2])
-		time.Sleep(time.Second) // simulated: lets the other writers in
+		<-time.After(time.Second) // simulated: lets the other writers in
 		_, _ = r.recording.Write(p[len(p)/2:])
 		return len(p), nil
 	}
