@@ -54,8 +54,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// start leads a run of at most an hour until its sandbox runs.
-func start(t *testing.T, ctx context.Context, payload string) *plugintest.Drive { //nolint:revive // t first, as helpers have it
+// start leads a run until its sandbox runs.
+func start(ctx context.Context, t *testing.T, payload string) *plugintest.Drive {
 	t.Helper()
 	d, err := plugintest.Start(newPlugin(0), plugintest.Setup{Payload: payload})
 	if err != nil {
@@ -90,7 +90,7 @@ func TestKills(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := start(t, t.Context(), tt.payload)
+				d := start(t.Context(), t, tt.payload)
 				<-time.After(tt.after)
 				synctest.Wait()
 				if got := killed(d); got != tt.want {
@@ -111,7 +111,7 @@ func TestKills(t *testing.T) {
 func TestKillsThoughTheHooksContextIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		d := start(t, ctx, `{"maxRunTime": 60}`)
+		d := start(ctx, t, `{"maxRunTime": 60}`)
 		cancel()
 		<-time.After(time.Minute)
 		synctest.Wait()
@@ -126,13 +126,19 @@ func TestKillsThoughTheHooksContextIsOver(t *testing.T) {
 
 func TestKillsAgainUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := start(t, t.Context(), `{"maxRunTime": 60}`)
+		d, err := plugintest.Start(newPlugin(0), plugintest.Setup{Payload: `{"maxRunTime": 60}`})
+		if err != nil {
+			t.Fatal(err)
+		}
 		times := 0
 		d.Sandbox.KillErr = func() error {
 			if times++; times < 5 {
 				return errors.New("the daemon is away")
 			}
 			return nil
+		}
+		if err := d.Started(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 		<-time.After(2 * time.Minute)
 		synctest.Wait()
@@ -158,7 +164,7 @@ func TestDoesNotKillWhatHasStopped(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := start(t, t.Context(), `{"maxRunTime": 60}`)
+				d := start(t.Context(), t, `{"maxRunTime": 60}`)
 				<-time.After(59 * time.Second)
 				if err := tt.stop(d); err != nil {
 					t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"strings"
+	"sync"
 	"testing/fstest"
 	"time"
 
@@ -235,9 +236,10 @@ func (b *Builder) Close() error { return nil }
 // Sandbox runs until a plugin kills it.
 type Sandbox struct {
 	// KillErr, if not nil, is called for what Kill returns; with an error the
-	// sandbox goes on.
+	// sandbox goes on. It is set before Started.
 	KillErr func() error
 
+	once   sync.Once
 	killed chan struct{}
 }
 
@@ -261,11 +263,7 @@ func (s *Sandbox) Kill(context.Context) error {
 			return err
 		}
 	}
-	select {
-	case <-s.killed:
-	default:
-		close(s.killed)
-	}
+	s.once.Do(func() { close(s.killed) })
 	return nil
 }
 
