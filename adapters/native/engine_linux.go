@@ -43,6 +43,7 @@ type Engine struct {
 	failures   chan error // why there is no berth, for whoever waits for one
 	ctx        context.Context
 	cancel     context.CancelFunc
+	preparers  sync.WaitGroup
 	background sync.WaitGroup
 	close      func() error
 }
@@ -179,6 +180,7 @@ func (e *Engine) Close() error { return e.close() }
 
 func (e *Engine) shut() error {
 	e.cancel()
+	e.empty()
 	e.background.Wait()
 	var err error
 	if e.cgroups != nil {

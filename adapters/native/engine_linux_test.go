@@ -2,15 +2,20 @@ package native
 
 import (
 	"bytes"
-	"encoding/json"
+	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
+// open opens an engine. When the test ends it is closed, and nothing may be left.
 func open(tb testing.TB, c Config) *Engine {
 	tb.Helper()
 	if c.Dir == "" {
@@ -23,17 +28,82 @@ func open(tb testing.TB, c Config) *Engine {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(closeEngine)
+	tb.Cleanup(func() {
+		closeEngine()
+		leavesNothing(tb, e)
+	})
 	return e
 }
 
-func start(tb testing.TB, e *Engine, log *bytes.Buffer, commands ...[]string) engine.Sandbox {
+// leavesNothing checks that nothing of an engine that was closed is left.
+func leavesNothing(tb testing.TB, e *Engine) {
 	tb.Helper()
-	p, err := json.Marshal(payload{Command: commands})
-	if err != nil {
-		tb.Fatal(err)
+	entries, err := os.ReadDir(filepath.Join(e.config.Dir, sandboxesName))
+	if err != nil || len(entries) > 0 {
+		tb.Errorf("left in the directory: %v, %v", entries, err)
 	}
-	b, err := e.NewBuilder(tb.Context(), engine.Options{Payload: p, Log: tasklog.New(log)})
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), e.config.Dir) {
+		tb.Errorf("mounts are left: %v", err)
+	}
+	groups, err := filepath.Glob("/sys/fs/cgroup/*/taskcluster-worker-*/" + e.instance + "*")
+	if err != nil || len(groups) > 0 {
+		tb.Errorf("control groups are left: %v, %v", groups, err)
+	}
+}
+
+// safeBuffer is a log that can be read while it is written.
+type safeBuffer struct {
+	mu      sync.Mutex
+	buf     bytes.Buffer
+	changed chan struct{}
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.changed != nil {
+		close(b.changed)
+		b.changed = nil
+	}
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// await waits until text was written.
+func (b *safeBuffer) await(tb testing.TB, text string) {
+	tb.Helper()
+	for {
+		b.mu.Lock()
+		if strings.Contains(b.buf.String(), text) {
+			b.mu.Unlock()
+			return
+		}
+		if b.changed == nil {
+			b.changed = make(chan struct{})
+		}
+		changed := b.changed
+		b.mu.Unlock()
+		select {
+		case <-changed:
+		case <-tb.Context().Done():
+			tb.Fatalf("waiting for %q in the log: %s", text, b)
+		}
+	}
+}
+
+func start(tb testing.TB, e *Engine, log *safeBuffer, commands ...[]string) engine.Sandbox {
+	tb.Helper()
+	b, err := e.NewBuilder(tb.Context(), engine.Options{
+		Payload:    payloadOf(tb, commands...),
+		Log:        tasklog.New(log),
+		Definition: task.Definition{TaskQueueID: "pool/queue"},
+	})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -41,51 +111,56 @@ func start(tb testing.TB, e *Engine, log *bytes.Buffer, commands ...[]string) en
 	if err != nil {
 		tb.Fatal(err)
 	}
+	tb.Cleanup(func() {
+		if err := s.Abort(context.WithoutCancel(tb.Context())); err != nil {
+			tb.Error(err)
+		}
+	})
 	return s
 }
 
-func TestRunsCommand(t *testing.T) {
-	e := open(t, Config{})
-	var log bytes.Buffer
-	s := start(t, e, &log, []string{"sh", "-c", "id; env; pwd; ls -la . /tmp; ps aux; head -20 /proc/self/mountinfo; cat /proc/self/cgroup; grep Cap /proc/self/status; ls -la /proc/self/fd; mount | grep " + e.config.Dir})
-	r, err := s.Wait(t.Context())
+func wait(tb testing.TB, s engine.Sandbox) engine.ResultSet {
+	tb.Helper()
+	r, err := s.Wait(tb.Context())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Log(r.Result())
-	t.Log(log.String())
-	if !strings.Contains(log.String(), "uid=") {
-		t.Error("no output")
-	}
-	if err := r.Close(); err != nil {
-		t.Error(err)
-	}
+	tb.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+// run runs a script, and returns its result and its log.
+func run(tb testing.TB, e *Engine, script string) (engine.ResultSet, string) {
+	tb.Helper()
+	log := &safeBuffer{}
+	r := wait(tb, start(tb, e, log, []string{"sh", "-c", script}))
+	return r, log.String()
 }
 
 func BenchmarkTrue(b *testing.B) {
 	e := open(b, Config{Capacity: 8})
-	run := func() {
-		var log bytes.Buffer
-		s := start(b, e, &log, []string{"/bin/true"})
+	once := func() {
+		log := &safeBuffer{}
+		s := start(b, e, log, []string{"/bin/true"})
 		r, err := s.Wait(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}
 		if !r.Result().Success {
-			b.Fatal(log.String())
+			b.Fatal(log)
 		}
 		_ = r.Close()
 	}
 	b.Run("sequential", func(b *testing.B) {
 		for b.Loop() {
-			run()
+			once()
 		}
 	})
-	b.Run("parallel", func(b *testing.B) {
+	b.Run("8 at once", func(b *testing.B) {
 		b.SetParallelism(4)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				run()
+				once()
 			}
 		})
 	})

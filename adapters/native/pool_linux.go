@@ -29,20 +29,22 @@ func (e *Engine) fill(ctx context.Context) error {
 	e.slots <- struct{}{}
 	e.ready <- first
 	for range preparers {
-		e.background.Go(e.keepReady)
+		e.preparers.Go(e.keepReady)
 	}
-	e.background.Go(func() {
-		<-e.ctx.Done()
-		for {
-			select {
-			case b := <-e.ready:
-				e.discard(b)
-			default:
-				return
-			}
-		}
-	})
 	return nil
+}
+
+// empty empties the pool, once the engine's context is done.
+func (e *Engine) empty() {
+	e.preparers.Wait()
+	for {
+		select {
+		case b := <-e.ready:
+			e.discard(b)
+		default:
+			return
+		}
+	}
 }
 
 // keepReady prepares berths until the engine is closed.

@@ -1,0 +1,97 @@
+package native
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/engine/enginetest"
+)
+
+func TestConformance(t *testing.T) {
+	enginetest.Test(t, func(tb testing.TB) enginetest.Harness { return harness{open(tb, Config{Capacity: 2})} })
+}
+
+// TestConformanceOfTasksThatTerminate runs the suite with a time between
+// SIGTERM and SIGKILL.
+func TestConformanceOfTasksThatTerminate(t *testing.T) {
+	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
+		return harness{open(tb, Config{Capacity: 2, Grace: 50_000_000, NoNewPrivileges: true})}
+	})
+}
+
+// harness has a shell take the steps.
+type harness struct{ e *Engine }
+
+func (h harness) Engine(testing.TB) engine.Engine { return h.e }
+func (h harness) Abilities() enginetest.Abilities { return enginetest.Abilities{} }
+
+func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
+	tb.Helper()
+	script := "set -e\n"
+	var commands [][]string
+	for _, s := range steps {
+		switch s.Do {
+		case enginetest.Print:
+			script += "printf %s " + quote(s.Text) + "\n"
+		case enginetest.Flood:
+			script += fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x\n", s.N)
+		case enginetest.PrintEnv:
+			script += "env\n"
+		case enginetest.Exit:
+			script += fmt.Sprintf("exit %d\n", s.N)
+		case enginetest.Write:
+			script += "mkdir -p " + quote(filepath.Dir(s.Path)) + "\nprintf %s " + quote(s.Text) + " > " + quote(s.Path) + "\n"
+		case enginetest.Read:
+			script += "cat " + quote(s.Path) + "\n"
+		case enginetest.Link:
+			script += "ln -s " + quote(s.Text) + " " + quote(s.Path) + "\n"
+		case enginetest.Missing:
+			commands = append(commands, []string{"no-such-program"})
+		case enginetest.Hang:
+			script += "trap '' TERM INT HUP\nsetsid sh -c 'sleep 1000000; :' " + s.Text + " &\necho hanging\nsleep 1000000\nexit 0\n"
+		case enginetest.Linger:
+			script += "setsid sh -c 'sleep 1000000; :' " + s.Text + " &\n"
+		default:
+			tb.Fatalf("no shell command for %q", s.Do)
+		}
+	}
+	return payloadOf(tb, append([][]string{{"sh", "-c", script}}, commands...)...)
+}
+
+func (h harness) Alive(tb testing.TB, mark string) bool {
+	tb.Helper()
+	return len(processes(tb, mark)) > 0
+}
+
+// processes returns the numbers of the processes on the host that have a text
+// on their command line.
+func processes(tb testing.TB, text string) []string {
+	tb.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var found []string
+	for _, name := range files {
+		if line, err := os.ReadFile(name); err == nil && strings.Contains(string(line), text) {
+			found = append(found, filepath.Base(filepath.Dir(name)))
+		}
+	}
+	return found
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func payloadOf(tb testing.TB, commands ...[]string) []byte {
+	tb.Helper()
+	p, err := json.Marshal(payload{Command: commands})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
