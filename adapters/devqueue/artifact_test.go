@@ -1,7 +1,6 @@
 package devqueue_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -49,18 +48,18 @@ func TestS3Artifact(t *testing.T) {
 	if upload.StorageType != "s3" || upload.ContentType != "text/plain; charset=utf-8" || time.Until(time.Time(upload.Expires)) < 40*time.Minute {
 		t.Errorf("upload %+v", upload)
 	}
-	content := bytes.Repeat([]byte("0123456789"), 100_000)
-	response, body := fetch(t, "PUT", upload.PutURL, content, map[string]string{"Content-Type": upload.ContentType, "Content-Encoding": "gzip"})
-	if response.StatusCode != 200 {
-		t.Fatalf("PUT: %s: %s", response.Status, body)
+	content := strings.Repeat("0123456789", 100_000)
+	got := fetch(t, "PUT", upload.PutURL, content, map[string]string{"Content-Type": upload.ContentType, "Content-Encoding": "gzip"})
+	if got.status != http.StatusOK {
+		t.Fatalf("PUT: %d: %s", got.status, got.body)
 	}
-	response, body = fetch(t, "GET", artifactURL(server, id, plain), nil, nil)
-	if response.StatusCode != http.StatusSeeOther || response.Header.Get("x-taskcluster-artifact-storage-type") != "s3" {
-		t.Fatalf("GET: %s: %s", response.Status, body)
+	got = fetch(t, "GET", artifactURL(server, id, plain), "", nil)
+	if got.status != http.StatusSeeOther || got.header.Get("x-taskcluster-artifact-storage-type") != "s3" {
+		t.Fatalf("GET: %d: %s", got.status, got.body)
 	}
-	response, body = fetch(t, "GET", response.Header.Get("Location"), nil, nil)
-	if !bytes.Equal(body, content) || response.Header.Get("Content-Type") != upload.ContentType || response.Header.Get("Content-Encoding") != "gzip" {
-		t.Errorf("content of %d bytes, %v", len(body), response.Header)
+	got = fetch(t, "GET", got.header.Get("Location"), "", nil)
+	if got.body != content || got.header.Get("Content-Type") != upload.ContentType || got.header.Get("Content-Encoding") != "gzip" {
+		t.Errorf("content of %d bytes, %v", len(got.body), got.header)
 	}
 	list, err := root.ListLatestArtifacts(id, "", "")
 	if err != nil || len(list.Artifacts) != 1 || list.Artifacts[0].Name != plain || list.Artifacts[0].ContentType != upload.ContentType {
@@ -69,8 +68,8 @@ func TestS3Artifact(t *testing.T) {
 	if info, err := root.ArtifactInfo(id, "0", plain); err != nil || info.StorageType != "s3" {
 		t.Errorf("info %+v, %v", info, err)
 	}
-	if response, _ := fetch(t, "GET", artifactURL(server, id, "public/other"), nil, nil); response.StatusCode != 404 {
-		t.Errorf("an artifact that is not there: %s", response.Status)
+	if got := fetch(t, "GET", artifactURL(server, id, "public/other"), "", nil); got.status != http.StatusNotFound {
+		t.Errorf("an artifact that is not there: %d", got.status)
 	}
 }
 
@@ -106,17 +105,17 @@ func TestOtherArtifacts(t *testing.T) {
 		"private/ref":     {403, ""},
 		"public/mistaken": {424, ""},
 	} {
-		response, body := fetch(t, "GET", artifactURL(server, id, name), nil, nil)
-		if response.StatusCode != want.status || response.Header.Get("Location") != want.location {
-			t.Errorf("%s: %s, %q: %s", name, response.Status, response.Header.Get("Location"), body)
+		got := fetch(t, "GET", artifactURL(server, id, name), "", nil)
+		if got.status != want.status || got.header.Get("Location") != want.location {
+			t.Errorf("%s: %d, %q: %s", name, got.status, got.header.Get("Location"), got.body)
 		}
-		if name == "public/mistaken" && string(body) != `{"message":"no such file","reason":"file-missing-on-worker"}` {
-			t.Errorf("error artifact: %s", body)
+		if name == "public/mistaken" && got.body != `{"message":"no such file","reason":"file-missing-on-worker"}` {
+			t.Errorf("error artifact: %s", got.body)
 		}
 	}
-	_, body := fetch(t, "GET", server.RootURL()+"/api/queue/v1/task/"+id+"/artifact-content/public/link", nil, nil)
-	if want := `{"storageType":"reference","url":"https://example.com/x"}`; string(body) != want {
-		t.Errorf("content: %s, want %s", body, want)
+	got := fetch(t, "GET", server.RootURL()+"/api/queue/v1/task/"+id+"/artifact-content/public/link", "", nil)
+	if want := `{"storageType":"reference","url":"https://example.com/x"}`; got.body != want {
+		t.Errorf("content: %s, want %s", got.body, want)
 	}
 }
 
@@ -213,8 +212,8 @@ func TestObjectArtifact(t *testing.T) {
 			}
 			finish := &tcqueue.FinishArtifactRequest{UploadID: upload.UploadID}
 			refused(t, mine.FinishArtifact(id, "0", "public/o", finish), 400)
-			if response, _ := fetch(t, "GET", artifactURL(server, id, "public/o"), nil, nil); response.StatusCode != 404 {
-				t.Errorf("before it is finished: %s", response.Status)
+			if got := fetch(t, "GET", artifactURL(server, id, "public/o"), "", nil); got.status != http.StatusNotFound {
+				t.Errorf("before it is finished: %d", got.status)
 			}
 			objects := tcobject.New(&tcclient.Credentials{
 				ClientID: upload.Credentials.ClientID, AccessToken: upload.Credentials.AccessToken, Certificate: upload.Credentials.Certificate,
@@ -259,8 +258,8 @@ func uploadObject(t *testing.T, objects *tcobject.Object, o tcqueue.ObjectArtifa
 		t.Fatal(err)
 	}
 	put := answer.UploadMethod.PutURL
-	if response, body := fetch(t, "PUT", put.URL, []byte(content), put.Headers); response.StatusCode != 200 {
-		t.Fatalf("PUT: %s: %s", response.Status, body)
+	if got := fetch(t, "PUT", put.URL, content, put.Headers); got.status != http.StatusOK {
+		t.Fatalf("PUT: %d: %s", got.status, got.body)
 	}
 	if err := objects.FinishUpload(o.Name, &tcobject.FinishUploadRequest{ProjectID: o.ProjectID, UploadID: o.UploadID}); err != nil {
 		t.Fatal(err)

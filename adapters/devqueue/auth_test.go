@@ -2,6 +2,7 @@ package devqueue_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -107,14 +108,14 @@ func TestSignedURLs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if response, body := fetch(t, "GET", u.String(), nil, nil); response.StatusCode != 200 {
-		t.Errorf("signed URL: %s: %s", response.Status, body)
+	if got := fetch(t, "GET", u.String(), "", nil); got.status != http.StatusOK {
+		t.Errorf("signed URL: %d: %s", got.status, got.body)
 	}
-	if response, body := fetch(t, "GET", strings.Replace(u.String(), "/status", "", 1), nil, nil); response.StatusCode != 401 {
-		t.Errorf("signature of another URL: %s: %s", response.Status, body)
+	if got := fetch(t, "GET", strings.Replace(u.String(), "/status", "", 1), "", nil); got.status != http.StatusUnauthorized {
+		t.Errorf("signature of another URL: %d: %s", got.status, got.body)
 	}
-	if response, body := fetch(t, "GET", strings.SplitN(u.String(), "?", 2)[0], nil, nil); response.StatusCode != 403 {
-		t.Errorf("no signature: %s: %s", response.Status, body)
+	if got := fetch(t, "GET", strings.SplitN(u.String(), "?", 2)[0], "", nil); got.status != http.StatusForbidden {
+		t.Errorf("no signature: %d: %s", got.status, got.body)
 	}
 }
 
@@ -198,10 +199,10 @@ func TestAuthenticateHawk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, answer := fetch(t, "POST", nobody.RootURL+"/api/auth/v1/authenticate-hawk", body, map[string]string{"Content-Type": "application/json"})
+		answer := fetch(t, "POST", nobody.RootURL+"/api/auth/v1/authenticate-hawk", string(body), map[string]string{"Content-Type": "application/json"})
 		var got struct{ Status string }
-		if err := json.Unmarshal(answer, &got); err != nil || got.Status != want {
-			t.Errorf("%s is %s, want %s: %v", resource, answer, want, err)
+		if err := json.Unmarshal([]byte(answer.body), &got); err != nil || got.Status != want {
+			t.Errorf("%s is %s, want %s: %v", resource, answer.body, want, err)
 		}
 	}
 }

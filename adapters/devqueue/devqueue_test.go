@@ -1,14 +1,13 @@
 package devqueue_test
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,17 +40,17 @@ const (
 )
 
 // open starts a deployment that shuts with the test.
-func open(t testing.TB, cfg devqueue.Config) *devqueue.Server {
-	t.Helper()
+func open(tb testing.TB, cfg devqueue.Config) *devqueue.Server {
+	tb.Helper()
 	if cfg.Dir == "" {
-		cfg.Dir = t.TempDir()
+		cfg.Dir = tb.TempDir()
 	}
-	server, shut, err := devqueue.Open(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	server, shut, err := devqueue.Open(tb.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(shut)
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	tb.Cleanup(shut)
+	tb.Cleanup(http.DefaultClient.CloseIdleConnections)
 	return server
 }
 
@@ -61,18 +60,18 @@ func credentials(c task.Credentials) *tcclient.Credentials {
 }
 
 // queueAs returns a client of the queue that leaves no connections behind.
-func queueAs(t testing.TB, server *devqueue.Server, c *tcclient.Credentials) *tcqueue.Queue {
-	t.Helper()
+func queueAs(tb testing.TB, server *devqueue.Server, c *tcclient.Credentials) *tcqueue.Queue {
+	tb.Helper()
 	q := tcqueue.New(c, server.RootURL())
-	q.HTTPClient = httpClient(t)
-	q.Context = t.Context()
+	q.HTTPClient = httpClient(tb)
+	q.Context = tb.Context()
 	return q
 }
 
-func httpClient(t testing.TB) *http.Client {
-	t.Helper()
+func httpClient(tb testing.TB) *http.Client {
+	tb.Helper()
 	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
+	tb.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -80,15 +79,15 @@ func httpClient(t testing.TB) *http.Client {
 }
 
 // asRoot returns a client of the queue that may do everything.
-func asRoot(t testing.TB, server *devqueue.Server) *tcqueue.Queue {
-	t.Helper()
-	return queueAs(t, server, credentials(server.Credentials()))
+func asRoot(tb testing.TB, server *devqueue.Server) *tcqueue.Queue {
+	tb.Helper()
+	return queueAs(tb, server, credentials(server.Credentials()))
 }
 
 // asTask returns a client of the queue with the credentials of a claim.
-func asTask(t testing.TB, server *devqueue.Server, c tcqueue.TaskCredentials) *tcqueue.Queue {
-	t.Helper()
-	return queueAs(t, server, &tcclient.Credentials{ClientID: c.ClientID, AccessToken: c.AccessToken, Certificate: c.Certificate})
+func asTask(tb testing.TB, server *devqueue.Server, c tcqueue.TaskCredentials) *tcqueue.Queue {
+	tb.Helper()
+	return queueAs(tb, server, &tcclient.Credentials{ClientID: c.ClientID, AccessToken: c.AccessToken, Certificate: c.Certificate})
 }
 
 // definition returns a task that is due in an hour.
@@ -104,17 +103,17 @@ func definition() *tcqueue.TaskDefinitionRequest {
 }
 
 // create creates a task and returns its id.
-func create(t testing.TB, q *tcqueue.Queue, edit func(*tcqueue.TaskDefinitionRequest)) string {
-	t.Helper()
+func create(tb testing.TB, q *tcqueue.Queue, edit func(*tcqueue.TaskDefinitionRequest)) string {
+	tb.Helper()
 	d := definition()
 	if edit != nil {
 		edit(d)
 	}
-	return createThis(t, q, d)
+	return createThis(tb, q, d)
 }
 
-func createThis(t testing.TB, q *tcqueue.Queue, d *tcqueue.TaskDefinitionRequest) string {
-	t.Helper()
+func createThis(tb testing.TB, q *tcqueue.Queue, d *tcqueue.TaskDefinitionRequest) string {
+	tb.Helper()
 	// The client marshals a time of nothing as year 1, so leave nothing out.
 	if time.Time(d.Expires).IsZero() {
 		d.Expires = tcclient.Time(time.Time(d.Deadline).Add(time.Hour))
@@ -122,10 +121,10 @@ func createThis(t testing.TB, q *tcqueue.Queue, d *tcqueue.TaskDefinitionRequest
 	id := slugid.Nice()
 	raw, err := json.Marshal(d)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := put(q, id, raw); err != nil {
-		t.Fatalf("create task: %v", err)
+		tb.Fatalf("create task: %v", err)
 	}
 	return id
 }
@@ -147,72 +146,80 @@ func put(q *tcqueue.Queue, id string, raw []byte) error {
 }
 
 // claim claims up to n tasks.
-func claim(t testing.TB, q *tcqueue.Queue, n int64) []tcqueue.TaskClaim {
-	t.Helper()
+func claim(tb testing.TB, q *tcqueue.Queue, n int64) []tcqueue.TaskClaim {
+	tb.Helper()
 	got, err := q.ClaimWork(taskQueue, &tcqueue.ClaimWorkRequest{WorkerGroup: group, WorkerID: worker, Tasks: n})
 	if err != nil {
-		t.Fatalf("claim work: %v", err)
+		tb.Fatalf("claim work: %v", err)
 	}
 	return got.Tasks
 }
 
 // claimOne claims a task that must be there.
-func claimOne(t testing.TB, q *tcqueue.Queue) tcqueue.TaskClaim {
-	t.Helper()
-	claims := claim(t, q, 1)
+func claimOne(tb testing.TB, q *tcqueue.Queue) tcqueue.TaskClaim {
+	tb.Helper()
+	claims := claim(tb, q, 1)
 	if len(claims) != 1 {
-		t.Fatalf("claimed %d tasks, want 1", len(claims))
+		tb.Fatalf("claimed %d tasks, want 1", len(claims))
 	}
 	return claims[0]
 }
 
 // status returns the status of a task.
-func status(t testing.TB, q *tcqueue.Queue, id string) tcqueue.TaskStatusStructure {
-	t.Helper()
+func status(tb testing.TB, q *tcqueue.Queue, id string) tcqueue.TaskStatusStructure {
+	tb.Helper()
 	got, err := q.Status(id)
 	if err != nil {
-		t.Fatalf("status of %s: %v", id, err)
+		tb.Fatalf("status of %s: %v", id, err)
 	}
 	return got.Status
 }
 
 // refused checks that a call was answered with an HTTP status.
-func refused(t testing.TB, err error, want int) {
-	t.Helper()
+func refused(tb testing.TB, err error, want int) {
+	tb.Helper()
 	if got := code(err); got != want {
-		t.Errorf("got status %d, want %d: %v", got, want, err)
+		tb.Errorf("got status %d, want %d: %v", got, want, err)
 	}
 }
 
 // code returns the HTTP status that err is about, 0 if there is none.
 func code(err error) int {
 	if bad, ok := errors.AsType[*tcclient.APICallException](err); ok {
-		if bad, ok := bad.RootCause.(httpbackoff.BadHttpResponseCode); ok {
+		if bad, ok := errors.AsType[httpbackoff.BadHttpResponseCode](bad.RootCause); ok {
 			return bad.HttpResponseCode
 		}
 	}
 	return 0
 }
 
-// fetch performs a request with plain HTTP and returns the answer and its body.
-func fetch(t testing.TB, method, url string, body []byte, header map[string]string) (*http.Response, []byte) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, url, bytes.NewReader(body))
+// reply is the answer to a request.
+type reply struct {
+	status int
+	header http.Header
+	length int64
+	body   string
+}
+
+// fetch performs a request with plain HTTP.
+func fetch(tb testing.TB, method, url, body string, header map[string]string) reply {
+	tb.Helper()
+	r, err := http.NewRequestWithContext(tb.Context(), method, url, strings.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r.Header.Set("Accept-Encoding", "identity")
 	for name, value := range header {
 		r.Header.Set(name, value)
 	}
-	response, err := httpClient(t).Do(r)
+	response, err := httpClient(tb).Do(r)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer response.Body.Close()
 	got, err := io.ReadAll(response.Body)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return response, got
+	return reply{response.StatusCode, response.Header, response.ContentLength, string(got)}
 }

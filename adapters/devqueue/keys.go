@@ -22,9 +22,8 @@ const keyBucket store.Bucket[keys] = "keys"
 func loadKeys(db *store.DB) (keys, error) {
 	var k keys
 	err := db.Update(func(tx *store.Tx) error {
-		known := false
-		var err error
-		if k, known, err = keyBucket.Get(tx, "keys"); err != nil || known {
+		found, known, err := keyBucket.Get(tx, "keys")
+		if k = found; err != nil || known {
 			return err
 		}
 		for _, key := range []*string{&k.Root, &k.Certificates, &k.URLs, &k.Tunnels} {

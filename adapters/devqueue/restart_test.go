@@ -101,8 +101,8 @@ func TestNothingIsLostWhenTheProcessIsKilled(t *testing.T) {
 	if err := json.Unmarshal(*answer, &upload); err != nil {
 		t.Fatal(err)
 	}
-	if response, body := fetch(t, "PUT", upload.PutURL, []byte("content"), map[string]string{"Content-Type": "text/x"}); response.StatusCode != 200 {
-		t.Fatalf("PUT: %s: %s", response.Status, body)
+	if got := fetch(t, "PUT", upload.PutURL, "content", map[string]string{"Content-Type": "text/x"}); got.status != http.StatusOK {
+		t.Fatalf("PUT: %d: %s", got.status, got.body)
 	}
 	kill()
 
@@ -125,9 +125,9 @@ func TestNothingIsLostWhenTheProcessIsKilled(t *testing.T) {
 	if _, err := task.ReclaimTask(claimed, "0"); err != nil {
 		t.Errorf("reclaim with credentials of before: %v", err)
 	}
-	response, _ := fetch(t, "GET", again+"/api/queue/v1/task/"+claimed+"/artifacts/public/x", nil, nil)
-	if _, body := fetch(t, "GET", response.Header.Get("Location"), nil, nil); string(body) != "content" {
-		t.Errorf("the artifact holds %q", body)
+	redirect := fetch(t, "GET", again+"/api/queue/v1/task/"+claimed+"/artifacts/public/x", "", nil)
+	if got := fetch(t, "GET", redirect.header.Get("Location"), "", nil); got.body != "content" {
+		t.Errorf("the artifact holds %q", got.body)
 	}
 	if got := claimOne(t, q); got.Status.TaskID != pending {
 		t.Errorf("claimed %s, want the pending task", got.Status.TaskID)
@@ -241,7 +241,7 @@ func TestTakenAddress(t *testing.T) {
 	}
 	// What failed to open holds nothing.
 	open(t, devqueue.Config{Dir: dir})
-	if response, _ := fetch(t, http.MethodGet, server.RootURL()+"/api/queue/v1/ping", nil, nil); response.StatusCode != 200 {
-		t.Errorf("ping: %s", response.Status)
+	if got := fetch(t, http.MethodGet, server.RootURL()+"/api/queue/v1/ping", "", nil); got.status != http.StatusOK {
+		t.Errorf("ping: %d", got.status)
 	}
 }

@@ -2,6 +2,7 @@ package devqueue_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"testing"
 	"time"
 
@@ -85,9 +86,9 @@ func TestCompletedTasksAreIndexedByTheirRoutes(t *testing.T) {
 	if err != nil || got.TaskID != id || got.Rank != 7 || string(got.Data) != `{"x":"y"}` {
 		t.Errorf("indexed %+v, %v", got, err)
 	}
-	response, _ := fetch(t, "GET", server.RootURL()+"/api/index/v1/task/built.v1.0/artifacts/public/x", nil, nil)
-	if want := server.RootURL() + "/api/queue/v1/task/" + id + "/artifacts/public%2Fx"; response.StatusCode != 303 || response.Header.Get("Location") != want {
-		t.Errorf("artifact by index: %s, %s, want %s", response.Status, response.Header.Get("Location"), want)
+	redirect := fetch(t, "GET", server.RootURL()+"/api/index/v1/task/built.v1.0/artifacts/public/x", "", nil)
+	if want := server.RootURL() + "/api/queue/v1/task/" + id + "/artifacts/public%2Fx"; redirect.status != http.StatusSeeOther || redirect.header.Get("Location") != want {
+		t.Errorf("artifact by index: %d, %s, want %s", redirect.status, redirect.header.Get("Location"), want)
 	}
 }
 

@@ -3,6 +3,7 @@ package devqueue_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -174,7 +175,7 @@ func TestBadTasksAreRefused(t *testing.T) {
 func TestErrorsHaveTheFormOfTaskcluster(t *testing.T) {
 	server := open(t, devqueue.Config{})
 	id := slugid.Nice()
-	response, body := fetch(t, "GET", server.RootURL()+"/api/queue/v1/task/"+id, nil, nil)
+	answer := fetch(t, "GET", server.RootURL()+"/api/queue/v1/task/"+id, "", nil)
 	var got struct {
 		Code        string `json:"code"`
 		Message     string `json:"message"`
@@ -184,12 +185,12 @@ func TestErrorsHaveTheFormOfTaskcluster(t *testing.T) {
 			Time   time.Time         `json:"time"`
 		} `json:"requestInfo"`
 	}
-	if err := json.Unmarshal(body, &got); err != nil {
+	if err := json.Unmarshal([]byte(answer.body), &got); err != nil {
 		t.Fatal(err)
 	}
-	if response.StatusCode != 404 || got.Code != "ResourceNotFound" || !strings.Contains(got.Message, id) ||
+	if answer.status != http.StatusNotFound || got.Code != "ResourceNotFound" || !strings.Contains(got.Message, id) ||
 		got.RequestInfo.Method != "task" || got.RequestInfo.Params["taskId"] != id || got.RequestInfo.Time.IsZero() {
-		t.Errorf("%s: %s", response.Status, body)
+		t.Errorf("%d: %s", answer.status, answer.body)
 	}
 }
 

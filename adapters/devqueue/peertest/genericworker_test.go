@@ -2,6 +2,7 @@ package peertest
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,9 +52,7 @@ func (d deployment) genericWorker(t *testing.T, tasks int) (wait func() error) {
 // shell returns a payload that runs a script.
 func shell(script string, more map[string]any) map[string]any {
 	payload := map[string]any{"command": [][]string{{"/bin/sh", "-c", script}}, "maxRunTime": 300}
-	for name, value := range more {
-		payload[name] = value
-	}
+	maps.Copy(payload, more)
 	return payload
 }
 

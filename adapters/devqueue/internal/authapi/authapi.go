@@ -97,10 +97,10 @@ func (s *Service) authenticateHawk(_ context.Context, c *api.Call) (any, error) 
 	if err != nil {
 		return nil, fmt.Errorf("authenticate: %w", err)
 	}
-	switch who.Status {
-	case auth.Refused:
+	if who.Status == auth.Refused {
 		return map[string]any{"status": who.Status, "message": who.Message}, nil
-	case auth.Unknown:
+	}
+	if who.Status == auth.Unknown {
 		return map[string]any{"status": who.Status, "scheme": "none", "scopes": who.Scopes, "expires": api.Date(who.Expires)}, nil
 	}
 	answer := map[string]any{

@@ -35,7 +35,15 @@ func serve(t *testing.T) (*content.Store, string) {
 	return s, contents
 }
 
-func do(t *testing.T, method, url, body string, edit func(*http.Request)) (*http.Response, string) {
+// reply is the answer to a request.
+type reply struct {
+	status int
+	header http.Header
+	length int64
+	body   string
+}
+
+func do(t *testing.T, method, url, body string, edit func(*http.Request)) reply {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -54,7 +62,7 @@ func do(t *testing.T, method, url, body string, edit func(*http.Request)) (*http
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, string(got)
+	return reply{response.StatusCode, response.Header, response.ContentLength, string(got)}
 }
 
 func typed(kind string) func(*http.Request) {
@@ -68,22 +76,22 @@ func soon() time.Time { return time.Now().Add(time.Minute) }
 func TestContentIsReplayedWithItsHeaders(t *testing.T) {
 	s, dir := serve(t)
 	for _, body := range []string{"first", "second, longer"} {
-		response, got := do(t, "PUT", s.PutURL(key, "text/x; charset=y", -1, soon()), body, func(r *http.Request) {
+		got := do(t, "PUT", s.PutURL(key, "text/x; charset=y", -1, soon()), body, func(r *http.Request) {
 			r.Header.Set("Content-Type", "text/x; charset=y")
 			r.Header.Set("Content-Encoding", "gzip")
 		})
-		if response.StatusCode != http.StatusOK {
-			t.Fatalf("PUT: %s: %s", response.Status, got)
+		if got.status != http.StatusOK {
+			t.Fatalf("PUT: %d: %s", got.status, got.body)
 		}
-		response, got = do(t, "GET", s.GetURL(key, soon()), "", nil)
-		if got != body || response.Header.Get("Content-Type") != "text/x; charset=y" ||
-			response.Header.Get("Content-Encoding") != "gzip" || response.ContentLength != int64(len(body)) {
-			t.Errorf("GET: %q, %v, length %d", got, response.Header, response.ContentLength)
+		got = do(t, "GET", s.GetURL(key, soon()), "", nil)
+		if got.body != body || got.header.Get("Content-Type") != "text/x; charset=y" ||
+			got.header.Get("Content-Encoding") != "gzip" || got.length != int64(len(body)) {
+			t.Errorf("GET: %q, %v, length %d", got.body, got.header, got.length)
 		}
 	}
-	response, got := do(t, "GET", s.GetURL(key, soon()), "", func(r *http.Request) { r.Header.Set("Range", "bytes=1-3") })
-	if got != "eco" || response.StatusCode != http.StatusPartialContent {
-		t.Errorf("range: %s, %q", response.Status, got)
+	got := do(t, "GET", s.GetURL(key, soon()), "", func(r *http.Request) { r.Header.Set("Range", "bytes=1-3") })
+	if got.body != "eco" || got.status != http.StatusPartialContent {
+		t.Errorf("range: %d, %q", got.status, got.body)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
 		t.Errorf("files of replaced contents are left: %v, %v", files, err)
@@ -114,9 +122,9 @@ func TestRefusals(t *testing.T) {
 		}, 411, "MissingContentLength"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			response, got := do(t, tt.method, tt.url, tt.body, tt.edit)
-			if response.StatusCode != tt.want || !strings.Contains(got, "<Code>"+tt.code+"</Code>") {
-				t.Errorf("got %s: %s", response.Status, got)
+			got := do(t, tt.method, tt.url, tt.body, tt.edit)
+			if got.status != tt.want || !strings.Contains(got.body, "<Code>"+tt.code+"</Code>") {
+				t.Errorf("got %d: %s", got.status, got.body)
 			}
 		})
 	}
@@ -130,8 +138,8 @@ func TestPutOfDataAtHand(t *testing.T) {
 	if err := s.Put(key, "text/x", []byte("inline")); err != nil {
 		t.Fatal(err)
 	}
-	response, got := do(t, "GET", s.GetURL(key, soon()), "", nil)
-	if got != "inline" || response.ContentLength != 6 {
-		t.Errorf("got %q", got)
+	got := do(t, "GET", s.GetURL(key, soon()), "", nil)
+	if got.body != "inline" || got.length != 6 {
+		t.Errorf("got %q", got.body)
 	}
 }

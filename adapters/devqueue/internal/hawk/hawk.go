@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -98,7 +99,7 @@ func FromURL(r Request) (Signature, bool, error) {
 	var bewit string
 	var found bool
 	var rest []string
-	for _, parameter := range strings.Split(query, "&") {
+	for parameter := range strings.SplitSeq(query, "&") {
 		if value, ok := strings.CutPrefix(parameter, "bewit="); ok && !found {
 			bewit, found = value, true
 			continue
@@ -108,10 +109,10 @@ func FromURL(r Request) (Signature, bool, error) {
 	if !found {
 		return Signature{}, false, nil
 	}
-	if r.Method != "GET" && r.Method != "HEAD" {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return Signature{}, true, ErrBewit
 	}
-	r.Method = "GET"
+	r.Method = http.MethodGet
 	r.Resource = path
 	if len(rest) > 0 {
 		r.Resource += "?" + strings.Join(rest, "&")

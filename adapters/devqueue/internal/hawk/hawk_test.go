@@ -18,7 +18,7 @@ const target = "http://localhost:8080/api/queue/v1/task/a%2Fb?x=1&y=%20"
 
 func signed(t *testing.T, edit func(*hawkgo.Auth)) (hawk.Request, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), "POST", target, nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,9 @@ func (s Status) Resolved() bool { return s.State().Resolved() }
 func (s Status) Last() int { return len(s.Runs) - 1 }
 
 // is reports whether run is the last run and in the given state.
-func (s Status) is(run int, state State) bool { return run >= 0 && run == s.Last() && s.State() == state }
+func (s Status) is(run int, state State) bool {
+	return run >= 0 && run == s.Last() && s.State() == state
+}
 
 // with returns s with its last run replaced.
 func (s Status) with(last Run) Status {

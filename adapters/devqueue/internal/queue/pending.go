@@ -58,14 +58,19 @@ func (p *pending) push(taskQueueID string, h *hint) {
 func (p *pending) remove(taskQueueID, taskID string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.line(taskQueueID).remove(taskID)
+	if l, ok := p.queues[taskQueueID]; ok {
+		l.remove(taskID)
+	}
 }
 
 // count returns how many tasks are pending.
 func (p *pending) count(taskQueueID string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.line(taskQueueID).hints)
+	if l, ok := p.queues[taskQueueID]; ok {
+		return len(l.hints)
+	}
+	return 0
 }
 
 // take removes and returns up to n hints. It waits until there is one, or

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -54,16 +55,16 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // serve runs a queue until the test ends, and returns a client of it.
-func serve(t *testing.T) *tcqueue.Queue {
-	t.Helper()
-	dir := t.TempDir()
+func serve(tb testing.TB) *tcqueue.Queue {
+	tb.Helper()
+	dir := tb.TempDir()
 	db, err := store.Open(filepath.Join(dir, "db"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	contents, err := content.Open(filepath.Join(dir, "artifacts"), db, "http://localhost", "secret")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	authority := auth.New(directory{}, "secret")
 	log := slog.New(slog.DiscardHandler)
@@ -72,19 +73,19 @@ func serve(t *testing.T) *tcqueue.Queue {
 		ClaimTimeout: 20 * time.Minute, PollTimeout: 20 * time.Second,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
 	var group sync.WaitGroup
 	group.Go(func() { q.Run(ctx) })
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		group.Wait()
 		if err := contents.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		if err := db.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	client := tcqueue.New(&tcclient.Credentials{ClientID: "root", AccessToken: token}, "http://localhost")
@@ -301,6 +302,35 @@ func TestArtifactsAreTakenForAWhileAfterAnException(t *testing.T) {
 		<-time.After(6 * time.Minute)
 		if err := put("late"); err == nil {
 			t.Error("an artifact was taken long after the exception")
+		}
+	})
+}
+
+// FuzzCreateTask checks that whatever is sent as a task is accepted or refused,
+// and nothing of the server's own making goes wrong.
+func FuzzCreateTask(f *testing.F) {
+	q := serve(f)
+	now := api.Date(time.Now())
+	f.Add(`{"taskQueueId": "a/b", "created": "` + now + `", "deadline": "` + now + `", "payload": {}}`)
+	f.Add(`{"retries": 1e400, "deadline": "9999-12-31T23:59:60.9Z", "metadata": null}`)
+	f.Add(`[`)
+	client := (*tcclient.Client)(q)
+	f.Fuzz(func(t *testing.T, body string) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://localhost/api/queue/v1/task/"+slugid.Nice(), strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		if err := client.Credentials.SignRequest(r); err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.HTTPClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode >= http.StatusInternalServerError {
+			t.Errorf("%q is answered with %s", body, response.Status)
 		}
 	})
 }

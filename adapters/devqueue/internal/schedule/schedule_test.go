@@ -42,12 +42,16 @@ func TestKeysComeDueAtTheirTime(t *testing.T) {
 		s.Clear("unknown")
 		s.Set("moved", start.Add(30*time.Minute))
 		s.Set("past", start.Add(-time.Second))
-		time.Sleep(4 * time.Hour) // Of the bubble's clock: nothing waits for it.
+		<-time.After(4 * time.Hour)
 		cancel()
 		group.Wait()
 		want := []event{
-			{"past", 0}, {"again", time.Minute}, {"again", 2 * time.Minute}, {"again", 3 * time.Minute},
-			{"moved", 30 * time.Minute}, {"late", time.Hour},
+			{"past", 0},
+			{"again", time.Minute},
+			{"again", 2 * time.Minute},
+			{"again", 3 * time.Minute},
+			{"moved", 30 * time.Minute},
+			{"late", time.Hour},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("due (-want +got):\n%s", diff)
