@@ -93,7 +93,10 @@ func (p *taskPlugin) watch(ctx context.Context, s engine.Sandbox) {
 		case <-timer.C:
 		}
 		if !said {
-			p.task.Log.Errorf("Task aborted - max run time exceeded (%.0f seconds)", p.limit.Seconds())
+			// A log that stalls must not hold up the kill.
+			p.done.Go(func() {
+				p.task.Log.Errorf("Task aborted - max run time exceeded (%.0f seconds)", p.limit.Seconds())
+			})
 			said = true
 		}
 		err := s.Kill(ctx)

@@ -15,7 +15,9 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/jsonschema"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin/plugintest"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -149,6 +151,41 @@ func TestKillsAgainUntilItSucceeds(t *testing.T) {
 			t.Errorf("the log says so %d times", got)
 		}
 		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// stalled is a recording that takes nothing until it is released.
+type stalled chan struct{}
+
+func (s stalled) Write(p []byte) (int, error) {
+	<-s
+	return len(p), nil
+}
+
+func TestKillsThoughTheLogStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := make(stalled)
+		p, err := newPlugin(0).NewTaskPlugin(plugin.Task{Payload: []byte(`{"maxRunTime": 60}`), Log: tasklog.New(log)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fakes, err := plugintest.Start(newPlugin(0), plugintest.Setup{Payload: `{"maxRunTime": 60}`})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fakes.TaskPlugin = p
+		if err := fakes.Started(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if !killed(fakes) {
+			t.Error("the sandbox runs on")
+		}
+		close(log)
+		if err := fakes.Close(); err != nil {
 			t.Error(err)
 		}
 	})
