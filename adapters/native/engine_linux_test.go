@@ -3,6 +3,7 @@ package native
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -164,4 +165,10 @@ func BenchmarkTrue(b *testing.B) {
 			}
 		})
 	})
+}
+
+// optionsWith returns the options for a run with a log that is written to w.
+func optionsWith(tb testing.TB, w io.Writer, commands ...[]string) engine.Options {
+	tb.Helper()
+	return engine.Options{Payload: payloadOf(tb, commands...), Log: tasklog.New(w)}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 )
 
@@ -126,7 +125,7 @@ func (e *Engine) discard(b *berth) (vacated <-chan struct{}) {
 
 // removeDir removes the directory of a berth.
 func (e *Engine) removeDir(ctx context.Context, dir string) {
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removeTree(dir); err != nil {
 		e.log.ErrorContext(ctx, "directory not removed", slog.Any("error", err))
 	}
 }

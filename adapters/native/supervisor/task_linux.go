@@ -145,6 +145,13 @@ type started struct {
 // limits of the task.
 func (t *task) spawner(ready chan<- error) {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// By this thread the kernel tells which group a process is in when
+		// that group runs out of memory. Holding on to it here makes the next
+		// goroutine get another one.
+		go t.spawner(ready)
+		select {}
+	}
 	group, err := t.enterCgroup()
 	ready <- err
 	if err != nil {

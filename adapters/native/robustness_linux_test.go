@@ -1,0 +1,258 @@
+package native
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
+)
+
+func isError(err, target error) bool { return errors.Is(err, target) }
+
+func TestDirectoryIsOneWorkers(t *testing.T) {
+	e := open(t, Config{})
+	_, _, err := New(t.Context(), Config{Dir: e.config.Dir, UserPrefix: "tasktest_"}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "another worker is using the directory "+e.config.Dir) {
+		t.Errorf("a second worker got %v", err)
+	}
+}
+
+func TestDirectoryMustSuit(t *testing.T) {
+	closed := filepath.Join("/srv", filepath.Base(t.TempDir())+"-native-test")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(closed) })
+	for dir, want := range map[string]string{
+		"":             "must be an absolute path",
+		"relative":     "must be an absolute path",
+		"/":            "must be an absolute path other than the root",
+		closed + "/in": "cannot pass through " + closed,
+	} {
+		_, _, err := New(t.Context(), Config{Dir: dir}, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with the directory %q, New returned %v, want %q", dir, err, want)
+		}
+	}
+}
+
+// TestSweepsWhatAKilledWorkerLeft has a process in place of a supervisor that
+// was stopped, and so has outlived its worker.
+func TestSweepsWhatAKilledWorkerLeft(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, sandboxesName, "left")
+	if err := os.MkdirAll(filepath.Join(left, workName, "a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stuck := exec.CommandContext(t.Context(), "sleep", "1000000")
+	if err := stuck.Start(); err != nil {
+		t.Fatal(err)
+	}
+	start, err := processStart(stuck.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := json.Marshal(processRecord{PID: stuck.Process.Pid, Start: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, processName), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, Config{Dir: dir}) // whose end checks that the directory is empty
+	if err := stuck.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("the process that was left ended with %v", err)
+	}
+}
+
+func TestSweepSparesOtherProcesses(t *testing.T) {
+	name := filepath.Join(t.TempDir(), processName)
+	for _, record := range []string{`{`, `{"PID": 1, "Start": "1"}`, `{"PID": -1}`, `{"PID": ` + itoa(os.Getpid()) + `, "Start": "1"}`} {
+		if err := os.WriteFile(name, []byte(record), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := killRecorded(name); err != nil {
+			t.Errorf("%s: %v", record, err)
+		}
+	}
+}
+
+func itoa(n int) string {
+	b, _ := json.Marshal(n)
+	return string(b)
+}
+
+func TestTaskEndsWithItsSupervisor(t *testing.T) {
+	e := open(t, Config{})
+	log := &safeBuffer{}
+	const mark = "native-ends-with-supervisor"
+	s := start(t, e, log, []string{"sh", "-c", "echo ready; setsid sh -c 'sleep 1000000; :' " + mark}).(*sandbox)
+	log.await(t, "ready\n")
+	if err := s.berth.process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Wait(t.Context()); err == nil || !strings.Contains(err.Error(), "supervisor") {
+		t.Errorf("Wait returned %v", err)
+	}
+	if err := s.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left := processes(t, mark); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+}
+
+func TestOutputOfAnySizePasses(t *testing.T) {
+	e := open(t, Config{})
+	const size = 64 << 20
+	b := &counter{}
+	build, err := e.NewBuilder(t.Context(), optionsWith(t, b, []string{"head", "-c", itoa(size), "/dev/zero"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := build.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := wait(t, s); !r.Result().Success || b.zeros != size {
+		t.Errorf("%d bytes of %d have passed: %+v", b.zeros, size, r.Result())
+	}
+}
+
+// counter is a log that counts zero bytes.
+type counter struct{ zeros int }
+
+func (c *counter) Write(p []byte) (int, error) {
+	for _, b := range p {
+		if b == 0 {
+			c.zeros++
+		}
+	}
+	return len(p), nil
+}
+
+// TestReaderThatStallsDoesNotBlockTheTask has the log stall until the task has
+// written more than any pipe holds, and told of it.
+func TestReaderThatStallsDoesNotBlockTheTask(t *testing.T) {
+	e := open(t, Config{})
+	release := make(chan struct{})
+	build, err := e.NewBuilder(t.Context(), optionsWith(t, stalled{release},
+		[]string{"sh", "-c", "head -c 8388608 /dev/zero; touch done; " + forever}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := build.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := sb.(*sandbox)
+	done := filepath.Join(s.berth.dir, workName, "done")
+	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
+		if _, err := os.Stat(done); err == nil {
+			break
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("the task did not get on")
+		}
+	}
+	close(release)
+	if err := s.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+type stalled struct{ until <-chan struct{} }
+
+func (s stalled) Write(p []byte) (int, error) {
+	<-s.until
+	return len(p), nil
+}
+
+func TestMalformedPayloads(t *testing.T) {
+	e := open(t, Config{})
+	for _, p := range []string{
+		``, `{}`, `{"command": []}`, `{"command": [[]]}`, `{"command": [[""]]}`, `{"command": ["true"]}`,
+		`{"command": [["true", "a\u0000b"]]}`, `{"command": [["true"]], "unknown": 1}`,
+		`{"command": [["true", "` + strings.Repeat("x", maxString) + `"]]}`,
+	} {
+		o := optionsWith(t, io.Discard, []string{"true"})
+		o.Payload = []byte(p)
+		if _, err := e.NewBuilder(t.Context(), o); err == nil || fault.Classify(err).Kind != fault.Malformed {
+			t.Errorf("payload %.60s: %v", p, err)
+		}
+	}
+}
+
+// TestDeepDirectoriesAreRemoved has a task nest directories deeper than there
+// are descriptors.
+func TestDeepDirectoriesAreRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "deep", "work")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for range 3000 {
+		if err != nil {
+			t.Fatal(err)
+		}
+		below := -1
+		if err = unix.Mkdirat(at, "d", 0o500); err == nil {
+			below, err = unix.Openat(at, "d", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		}
+		_ = unix.Close(at)
+		at = below
+	}
+	if err := errors.Join(err, unix.Close(at)); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeTree(filepath.Dir(dir)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(filepath.Dir(dir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
+func FuzzParsePayload(f *testing.F) {
+	f.Add([]byte(`{"command": [["true"]], "osGroups": ["games"]}`))
+	f.Add([]byte(`{"command": [[""]]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		p, err := parsePayload(raw)
+		if err != nil {
+			if fault.Classify(err).Kind != fault.Malformed {
+				t.Errorf("refused with %v", err)
+			}
+			return
+		}
+		for _, argv := range p.Command {
+			if len(argv) == 0 || argv[0] == "" || strings.Contains(strings.Join(argv, ""), "\x00") {
+				t.Errorf("accepted the command %q", argv)
+			}
+		}
+	})
+}
+
+func TestLostOutputIsNamed(t *testing.T) {
+	e := open(t, Config{})
+	log := &safeBuffer{}
+	s := start(t, e, log, []string{"true"}).(*sandbox)
+	wait(t, s)
+	late := &safeBuffer{}
+	s.log = tasklog.New(late)
+	s.finish(&supervisor.Done{Dropped: 7, Cause: "no space left on device"})
+	if want := "7 bytes of output are missing here: they could not be stored (no space left on device)"; !strings.Contains(late.String(), want) {
+		t.Errorf("the log lacks %q:\n%s", want, late)
+	}
+}
