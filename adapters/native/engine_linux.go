@@ -57,8 +57,7 @@ var _ engine.Engine = (*Engine)(nil)
 //
 // main must have called supervisor.Main, see there.
 func New(ctx context.Context, c Config, log *slog.Logger) (*Engine, func(), error) {
-	c = c.withDefaults()
-	e := &Engine{config: c, log: log, isolated: true, instance: rand.Text()[:8]}
+	e := &Engine{config: c.withDefaults(), log: log, isolated: true, instance: rand.Text()[:8]}
 	if err := e.open(ctx); err != nil {
 		return nil, nil, fmt.Errorf("native engine: %w", err)
 	}

@@ -3,6 +3,7 @@ package native
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"io"
 	"log/slog"
 	"os"
@@ -25,12 +26,16 @@ func open(tb testing.TB, c Config) *Engine {
 	if c.UserPrefix == "" {
 		c.UserPrefix = "tasktest_"
 	}
-	e, closeEngine, err := New(tb.Context(), c, slog.New(slog.NewTextHandler(tb.Output(), nil)))
-	if err != nil {
+	log := slog.New(slog.NewTextHandler(tb.Output(), nil))
+	e := &Engine{config: c.withDefaults(), log: log, instance: rand.Text()[:8]}
+	e.isolated = os.Getenv(namespacesVariable) != "none"
+	if err := e.open(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		closeEngine()
+		if err := e.Close(); err != nil {
+			tb.Error(err)
+		}
 		leavesNothing(tb, e)
 	})
 	return e

@@ -65,7 +65,7 @@ func open(name string, mounted []mount, own map[string]string) (*Tree, error) {
 		}
 		// A group that has processes cannot hand controllers on, unless it is
 		// the root. A service manager usually puts the worker in such a group.
-		for _, parent := range []string{filepath.Join(m.dir, own[""]), m.dir} {
+		for _, parent := range []string{m.path(own[""]), m.dir} {
 			t, err := openUnified(filepath.Join(parent, name), m.dir)
 			if err == nil {
 				return t, nil
@@ -79,7 +79,7 @@ func open(name string, mounted []mount, own map[string]string) (*Tree, error) {
 		if i < 0 {
 			return nil, errors.Join(ErrUnavailable, errs)
 		}
-		dir := filepath.Join(mounted[i].dir, own[c], name)
+		dir := filepath.Join(mounted[i].path(own[c]), name)
 		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as all groups
 			return nil, errors.Join(ErrUnavailable, errs, err)
 		}

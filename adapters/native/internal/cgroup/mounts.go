@@ -1,12 +1,25 @@
 package cgroup
 
-import "strings"
+import (
+	"path/filepath"
+	"strings"
+)
 
 // mount is a mounted hierarchy of control groups.
 type mount struct {
 	dir         string
+	root        string   // group that is seen at dir, as in a container
 	unified     bool     // version 2
 	controllers []string // version 1
+}
+
+// path returns where a group is seen, or the top where it is not seen.
+func (m mount) path(group string) string {
+	below, err := filepath.Rel(m.root, group)
+	if err != nil || below == ".." || strings.HasPrefix(below, "../") {
+		return m.dir
+	}
+	return filepath.Join(m.dir, below)
 }
 
 // parseMounts reads the hierarchies from /proc/self/mountinfo.
@@ -20,9 +33,9 @@ func parseMounts(mountinfo string) []mount {
 		}
 		switch kind[0] {
 		case "cgroup2":
-			mounts = append(mounts, mount{dir: fields[4], unified: true})
+			mounts = append(mounts, mount{dir: fields[4], root: fields[3], unified: true})
 		case "cgroup":
-			mounts = append(mounts, mount{dir: fields[4], controllers: strings.Split(kind[2], ",")})
+			mounts = append(mounts, mount{dir: fields[4], root: fields[3], controllers: strings.Split(kind[2], ",")})
 		}
 	}
 	return mounts

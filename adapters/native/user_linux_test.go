@@ -1,0 +1,78 @@
+package native
+
+import (
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// namespacesVariable is set to "none" for tests that are to go without.
+const namespacesVariable = "NATIVE_TEST_NAMESPACES"
+
+// TestAsOrdinaryUser runs the tests of what holds for a worker that is not
+// root, with and without namespaces for users.
+func TestAsOrdinaryUser(t *testing.T) {
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, err := strconv.ParseUint(nobody.Uid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The directory of the test's binary is closed to others, the file is not.
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = self.Close() }()
+	for namespaces, except := range map[string]string{
+		"all": "^$",
+		// Without a root of its own, the task sees the files that the worker
+		// sees, and its directory is no mount that would have to stay.
+		"none": "TestConformance/FollowsNoLinkOutOfSandbox|TestHowCommandsEnd/the_task_directory_cannot_go",
+	} {
+		t.Run(namespaces, func(t *testing.T) {
+			tests := "^(TestConformance|TestHowCommandsEnd|TestNothingOutlivesTask|TestOutputIsFollowedWhileTheTaskRuns|TestDirectoryIsOneWorkers)$"
+			c := exec.CommandContext(t.Context(), "/proc/self/fd/3", "-test.run="+tests, "-test.skip="+except, "-test.v")
+			c.ExtraFiles = []*os.File{self}
+			c.Dir = "/"
+			c.Env = []string{"PATH=" + defaultPath, namespacesVariable + "=" + namespaces}
+			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+			out, err := c.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "--- PASS: TestHowCommandsEnd ") {
+				t.Errorf("%v:\n%s", err, out)
+			}
+		})
+	}
+}
+
+func TestUsersAreNotSharedBetweenWorkers(t *testing.T) {
+	first, second := open(t, Config{}), open(t, Config{})
+	taken := map[string]bool{}
+	for _, e := range []*Engine{first, second} {
+		b, err := e.acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.discard(b)
+		if taken[b.account.name] {
+			t.Errorf("two workers have the user %s", b.account.name)
+		}
+		taken[b.account.name] = true
+	}
+}
+
+func TestUserOfTheSystemIsRefused(t *testing.T) {
+	u, err := newUsers("roo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := u.claim(t.Context(), "root"); err == nil {
+		t.Errorf("tasks would run as %s", a.name)
+	}
+}
