@@ -85,12 +85,12 @@ export TASKCLUSTER_ROOT_URL=%[1]s
 export TASKCLUSTER_CLIENT_ID=%[3]s
 export TASKCLUSTER_ACCESS_TOKEN=%[4]s
 # To create a task, and to see its log:
-#   id=$(taskcluster slugid v4)
+#   id=$(taskcluster slugid generate --nice)
 #   taskcluster api queue createTask $id <<EOF
 #   {
 #     "taskQueueId": "%[2]s",
-#     "created": "$(taskcluster from-now 0 seconds)",
-#     "deadline": "$(taskcluster from-now 1 hour)",
+#     "created": "$(taskcluster from-now '0 seconds')",
+#     "deadline": "$(taskcluster from-now '1 hour')",
 #     "metadata": {"name": "hello", "description": "", "owner": "me@example.com", "source": "https://example.com"},
 #     "payload": {"command": [["/bin/echo", "hello"]], "maxRunTime": 60}
 #   }

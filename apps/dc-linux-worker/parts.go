@@ -80,18 +80,22 @@ type deployment struct {
 	RootURL     string
 	Credentials task.Credentials
 
-	// CancelGrace is that of taskcluster.Config.
-	CancelGrace time.Duration
+	// CancelGrace and RetryFor are those of taskcluster.Config.
+	CancelGrace, RetryFor time.Duration
 }
 
 func configuredDeployment(c config) deployment {
 	return deployment{RootURL: c.RootURL, Credentials: task.Credentials(c.Credentials)}
 }
 
-// embeddedDeployment is a queue that ends with its only worker, so that a claim
-// which it grants in the last moment is no loss.
+// embeddedDeployment is a queue in this process. It ends with its only worker,
+// so that a claim which it grants in the last moment is no loss, and there is no
+// network between them that might get better.
 func embeddedDeployment(s *devqueue.Server) deployment {
-	return deployment{RootURL: s.RootURL(), Credentials: s.Credentials(), CancelGrace: time.Millisecond}
+	return deployment{
+		RootURL: s.RootURL(), Credentials: s.Credentials(),
+		CancelGrace: time.Millisecond, RetryFor: time.Second,
+	}
 }
 
 func workerSettings(c config) worker.Config {
@@ -115,6 +119,7 @@ func taskclusterConfig(c config, d deployment) taskcluster.Config {
 		WorkerID:    c.Worker.ID,
 		StorageType: taskcluster.StorageType(c.Artifacts.StorageType),
 		CancelGrace: d.CancelGrace,
+		RetryFor:    d.RetryFor,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -76,7 +77,7 @@ func run(ctx context.Context, o runOptions, s streams) (err error) {
 		return err
 	}
 	for _, note := range def.Notes {
-		_, _ = fmt.Fprintf(s.err, "%s: %s\n", o.task, note)
+		_, _ = fmt.Fprintf(s.err, "%s: %s\n", fileName(o.task), note)
 	}
 	l.Worker.Pool = def.TaskQueueID
 
@@ -96,8 +97,8 @@ func run(ctx context.Context, o runOptions, s streams) (err error) {
 
 	j := job{definition: def.Definition, log: status.through(logTo), progress: status, streams: s, keep: o.artifacts}
 	result, err := j.run(ctx, l)
-	if _, refused := errors.AsType[*client.Error](err); refused {
-		return fmt.Errorf("%s: the queue does not take the task: %w", o.task, err)
+	if refusal, ok := errors.AsType[*client.Error](err); ok {
+		return refused(o.task, refusal)
 	} else if err != nil {
 		return &exit{exitException, fmt.Errorf("run task: %w", err)}
 	}
@@ -127,15 +128,38 @@ func readTask(name string, in io.Reader, d taskfile.Defaults) (taskfile.Task, er
 	var content []byte
 	var err error
 	if name == "-" {
-		name = "standard input"
 		content, err = io.ReadAll(in)
 	} else {
 		content, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return taskfile.Task{}, fmt.Errorf("%s: cannot read the task: %s", name, reason(err))
+		return taskfile.Task{}, fmt.Errorf("%s: cannot read the task: %s", fileName(name), reason(err))
 	}
-	return taskfile.Parse(name, content, d)
+	return taskfile.Parse(fileName(name), content, d)
+}
+
+// refused says what the queue finds wrong with a task: each violation of its
+// schema, or else its message.
+func refused(name string, e *client.Error) error {
+	var lines []string
+	if _, list, ok := strings.Cut(e.Message, "\nErrors:\n"); ok {
+		for line := range strings.Lines(list) {
+			lines = append(lines, fileName(name)+": "+strings.TrimPrefix(strings.Trim(line, "* \n"), "data."))
+		}
+	}
+	if len(lines) == 0 {
+		first, _, _ := strings.Cut(e.Message, "\n")
+		lines = []string{fileName(name) + ": the queue refuses the task: " + first}
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// fileName is what a task's file is called in messages.
+func fileName(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
 }
 
 // result is what became of a task, as "run --json" prints it.

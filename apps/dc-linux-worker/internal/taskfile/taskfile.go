@@ -75,6 +75,10 @@ func Parse(name string, content []byte, d Defaults) (Task, error) {
 		}
 		delete(def, key)
 	}
+	if created, ok := date(def["created"]); ok && d.Now.Sub(created).Abs() > maxDrift {
+		t.Notes = append(t.Notes, "created is passed over: the task is created now.")
+		delete(def, "created")
+	}
 	fill(def, name, d)
 	t.TaskQueueID = queueOf(def)
 	if t.Definition, err = json.Marshal(def); err != nil {
@@ -82,6 +86,9 @@ func Parse(name string, content []byte, d Defaults) (Task, error) {
 	}
 	return t, nil
 }
+
+// maxDrift is how far from the present a queue lets a task be created.
+const maxDrift = 10 * time.Minute
 
 // queueOf returns the task queue of a definition, which may be in its old form.
 func queueOf(def map[string]any) string {
