@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,7 @@ type berth struct {
 	account *account
 	group   *cgroup.Group // nil without control groups
 
+	isolated bool // nothing of the task can outlive the supervisor
 	process  *os.Process
 	exited   chan struct{} // closed once the supervisor was reaped
 	conn     *os.File
@@ -53,7 +55,7 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &berth{id: e.nextID(), account: a, exited: make(chan struct{})}
+	b := &berth{id: e.nextID(), account: a, isolated: e.isolated, exited: make(chan struct{})}
 	b.dir = filepath.Join(e.config.Dir, sandboxesName, b.id)
 	b.workDir = filepath.Join(e.config.Dir, "tasks", a.name)
 	if !e.isolated {
@@ -61,7 +63,7 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.vacate(context.WithoutCancel(ctx), b))
+			err = errors.Join(err, e.vacate(context.WithoutCancel(ctx), b), removeTree(b.dir))
 		}
 	}()
 	if err := e.makeDirs(b); err != nil {
@@ -224,12 +226,35 @@ func (b *berth) proc(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(b.process.Pid), name)
 }
 
+// end has the supervisor end with all processes of the task, without waiting
+// for that.
+func (b *berth) end() {
+	if b.isolated {
+		_ = b.process.Kill() // fails if it has ended
+		return
+	}
+	// Only the supervisor knows which processes are the task's. It takes the
+	// end of the connection as the end of the worker.
+	raw, err := b.conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) }) // fails if it has ended
+	}
+	if err != nil {
+		_ = b.process.Kill() // fails if it has ended
+	}
+}
+
 // vacate ends the supervisor, and with it all that is left of the task, and
 // gives back what the berth is made of. It leaves the directory.
 func (e *Engine) vacate(ctx context.Context, b *berth) error {
 	if b.process != nil {
-		_ = b.process.Kill() // fails if it has ended
-		<-b.exited
+		b.end()
+		select {
+		case <-b.exited:
+		case <-time.After(10 * time.Second):
+			_ = b.process.Kill() // fails if it has ended
+			<-b.exited
+		}
 	}
 	var err error
 	for _, f := range []*os.File{b.conn, b.output, b.root, b.mounts} {

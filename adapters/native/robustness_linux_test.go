@@ -256,3 +256,25 @@ func TestLostOutputIsNamed(t *testing.T) {
 		t.Errorf("the log lacks %q:\n%s", want, late)
 	}
 }
+
+func TestFullDiskCostsOutputAndNotTheTask(t *testing.T) {
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=512k,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	e := open(t, Config{Dir: filepath.Join(disk, "worker")})
+	r, log := run(t, e, "echo first; head -c 4000000 /dev/zero; exit 0")
+	if !r.Result().Success {
+		t.Errorf("the result is %+v", r.Result())
+	}
+	for _, want := range []string{"first\n", "bytes of output are missing here: they could not be stored (no space left on device)"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log of %d bytes lacks %q", len(log), want)
+		}
+	}
+}

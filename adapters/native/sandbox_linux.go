@@ -38,7 +38,7 @@ type sandbox struct {
 func (s *sandbox) follow() {
 	defer close(s.ended)
 	// Nothing may be left open when the engine is closed; what is ends then.
-	defer context.AfterFunc(s.e.ctx, func() { _ = s.berth.process.Kill() })()
+	defer context.AfterFunc(s.e.ctx, s.berth.end)()
 	for {
 		var event supervisor.Event
 		if err := s.berth.events.Decode(&event); err != nil {
@@ -217,7 +217,7 @@ func (s *sandbox) Abort(ctx context.Context) error {
 		s.aborted = true
 		released := make(chan struct{})
 		s.released = released
-		_ = s.berth.process.Kill() // fails if it has ended
+		s.berth.end()
 		s.e.background.Go(func() {
 			<-s.ended // nobody uses the berth any more
 			<-s.e.discard(s.berth)
