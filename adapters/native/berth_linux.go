@@ -115,7 +115,7 @@ func (e *Engine) makeDirs(b *berth) error {
 			return err
 		}
 		// As /tmp is, and not by Mkdir, so that the umask has no say.
-		if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil { //nolint:gosec // below a directory that is the worker's
+		if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
 			return err
 		}
 	}

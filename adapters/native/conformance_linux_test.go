@@ -7,20 +7,25 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/engine/enginetest"
 )
 
 func TestConformance(t *testing.T) {
-	enginetest.Test(t, func(tb testing.TB) enginetest.Harness { return harness{open(tb, Config{Capacity: 2})} })
+	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
+		tb.Helper()
+		return harness{open(tb, Config{Capacity: 2})}
+	})
 }
 
 // TestConformanceOfTasksThatTerminate runs the suite with a time between
 // SIGTERM and SIGKILL.
 func TestConformanceOfTasksThatTerminate(t *testing.T) {
 	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
-		return harness{open(tb, Config{Capacity: 2, Grace: 50_000_000, NoNewPrivileges: true})}
+		tb.Helper()
+		return harness{open(tb, Config{Capacity: 2, Grace: 50 * time.Millisecond, NoNewPrivileges: true})}
 	})
 }
 

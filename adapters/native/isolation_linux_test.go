@@ -22,8 +22,10 @@ func TestTaskSeesNothingOfAnotherTask(t *testing.T) {
 	e := open(t, Config{Capacity: 2})
 	log := &safeBuffer{}
 	b, err := e.NewBuilder(t.Context(), engine.Options{
-		Payload: payloadOf(t, []string{"sh", "-c",
-			"umask 0; for d in . /tmp /var/tmp /dev/shm /run/lock; do echo mine > $d/secret-file; done; pwd; id -un; echo ready; " + forever}),
+		Payload: payloadOf(t, []string{
+			"sh", "-c",
+			"umask 0; for d in . /tmp /var/tmp /dev/shm /run/lock; do echo mine > $d/secret-file; done; pwd; id -un; echo ready; " + forever,
+		}),
 		Log: tasklog.New(log),
 	})
 	if err != nil {

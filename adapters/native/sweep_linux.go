@@ -78,16 +78,16 @@ func killRecorded(name string) error {
 	}
 	var r processRecord
 	if err := json.Unmarshal(b, &r); err != nil || r.PID <= 1 {
-		return nil //nolint:nilerr // the worker was killed while it wrote it
+		return nil // the worker was killed while it wrote it
 	}
 	p, err := os.FindProcess(r.PID)
 	if err != nil {
-		return nil //nolint:nilerr // it has ended
+		return nil // it has ended
 	}
 	defer func() { _ = p.Release() }()
 	// The process that p stands for cannot change any more, so this is no race.
 	if start, err := processStart(r.PID); err != nil || start != r.Start {
-		return nil //nolint:nilerr // it has ended
+		return nil // it has ended
 	}
 	return ignoreDone(p.Kill())
 }

@@ -105,8 +105,7 @@ func (o *output) lost() (n int64, cause string) {
 		return 0, ""
 	}
 	cause = o.cause.Error()
-	var errno syscall.Errno
-	if errors.As(o.cause, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](o.cause); ok {
 		cause = errno.Error()
 	}
 	return o.dropped, cause

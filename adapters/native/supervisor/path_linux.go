@@ -12,7 +12,7 @@ func lookPath(name string, env []string, dir string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	for _, in := range strings.Split(variable(env, "PATH"), ":") {
+	for in := range strings.SplitSeq(variable(env, "PATH"), ":") {
 		if !strings.HasPrefix(in, "/") {
 			in = dir + "/" + in
 		}

@@ -197,11 +197,11 @@ func (t *task) fork(s spawn, group int) (int, error) {
 		sys.Pdeathsig = syscall.SIGKILL
 	}
 	out := t.out.write.Fd()
-	pid, err := syscall.ForkExec(s.path, s.argv, &syscall.ProcAttr{
+	//nolint:gosec // this is what the supervisor is for
+	return syscall.ForkExec(s.path, s.argv, &syscall.ProcAttr{
 		Dir:   t.setup.WorkDir,
 		Env:   s.start.Env,
 		Files: []uintptr{t.null.Fd(), out, out},
 		Sys:   sys,
 	})
-	return pid, err
 }

@@ -29,7 +29,7 @@ func hasDeclaredAbilities(ctx context.Context, tb testing.TB, h Harness) error {
 		return fmt.Errorf("Start: %w", err)
 	}
 	_, got.Shells = s.(engine.Shells)
-	if err := errors.Join(log.has(ctx, "hanging"), s.Abort(context.WithoutCancel(ctx))); err != nil {
+	if err := errors.Join(log.hanging(ctx), s.Abort(context.WithoutCancel(ctx))); err != nil {
 		return err
 	}
 	if want := h.Abilities(); got != want {
@@ -127,7 +127,7 @@ func opensShells(ctx context.Context, tb testing.TB, h Harness) error {
 		return err
 	}
 	defer func() { _ = s.Abort(context.WithoutCancel(ctx)) }()
-	if err := log.has(ctx, "hanging"); err != nil {
+	if err := log.hanging(ctx); err != nil {
 		return err
 	}
 	shell, err := s.(engine.Shells).OpenShell(ctx, engine.ShellOptions{})

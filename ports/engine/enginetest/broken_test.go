@@ -63,19 +63,19 @@ type broken struct {
 func (b *broken) Engine(testing.TB) engine.Engine { return b }
 func (b *broken) Abilities() Abilities            { return b.declared }
 
-func (b *broken) Payload(t testing.TB, steps ...Step) []byte {
-	t.Helper()
+func (b *broken) Payload(tb testing.TB, steps ...Step) []byte {
+	tb.Helper()
 	if b.step != nil {
 		for i := range steps {
 			steps[i] = b.step(steps[i])
 		}
 	}
-	return b.Memory.Payload(t, steps...)
+	return b.Memory.Payload(tb, steps...)
 }
 
-func (b *broken) Alive(t testing.TB, mark string) bool {
-	t.Helper()
-	return b.undead || b.Memory.Alive(t, mark)
+func (b *broken) Alive(tb testing.TB, mark string) bool {
+	tb.Helper()
+	return b.undead || b.Memory.Alive(tb, mark)
 }
 
 func (b *broken) PayloadSchema() []byte {

@@ -212,8 +212,9 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// has waits until text was written.
-func (o *output) has(ctx context.Context, text string) error {
+// hanging waits until a Hang step has said that it hangs.
+func (o *output) hanging(ctx context.Context) error {
+	const text = "hanging"
 	for {
 		o.mu.Lock()
 		written, changed := o.buf.String(), o.changed

@@ -19,11 +19,12 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMemory(t *testing.T) {
-	Test(t, func(t testing.TB) Harness {
+	Test(t, func(tb testing.TB) Harness {
+		tb.Helper()
 		m := new(Memory)
-		t.Cleanup(func() {
+		tb.Cleanup(func() {
 			if err := m.Close(); err != nil {
-				t.Error(err)
+				tb.Error(err)
 			}
 		})
 		return m

@@ -93,7 +93,7 @@ func showsFiles(ctx context.Context, tb testing.TB, h Harness) error {
 		return fmt.Errorf("a walk of FS finds %q, want %q", got, want)
 	}
 	if _, err := fs.Stat(r.FS(), path.Join(r.Dir(), "missing")); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("Stat of a missing file returned %q, want fs.ErrNotExist", fmt.Sprint(err))
+		return fmt.Errorf("finding a missing file returned %q, want fs.ErrNotExist", fmt.Sprint(err))
 	}
 	for _, name := range []string{"../x", "/etc", "a//b", ""} {
 		if f, err := r.FS().Open(name); err == nil {
@@ -138,7 +138,7 @@ func separatesSandboxes(ctx context.Context, tb testing.TB, h Harness) error {
 		return err
 	}
 	defer func() { _ = first.Abort(context.WithoutCancel(ctx)) }()
-	if err := log.has(ctx, "hanging"); err != nil {
+	if err := log.hanging(ctx); err != nil {
 		return err
 	}
 	second, _, err := run(ctx, tb, h, Step{Do: Read, Path: "file"})

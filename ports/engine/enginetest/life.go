@@ -80,8 +80,9 @@ func refusesInvalidEnvironment(ctx context.Context, tb testing.TB, h Harness) er
 	}
 	defer func() { _ = b.Close() }()
 	for _, v := range [][2]string{{"", "x"}, {"A=B", "x"}, {"NUL\x00NAME", "x"}, {"NUL", "a\x00b"}} {
-		if got := fault.Classify(b.SetEnv(v[0], v[1])); got == nil || got.Kind != fault.Malformed {
-			return fmt.Errorf("SetEnv(%q, %q) returned %v, want a fault of kind Malformed", v[0], v[1], got)
+		err := b.SetEnv(v[0], v[1])
+		if f := fault.Classify(err); f == nil || f.Kind != fault.Malformed {
+			return fmt.Errorf("SetEnv(%q, %q) returned %q, want a fault of kind Malformed", v[0], v[1], fmt.Sprint(err))
 		}
 	}
 	return nil
@@ -172,7 +173,7 @@ func canceledWaitLeavesSandbox(ctx context.Context, tb testing.TB, h Harness) er
 		return err
 	}
 	defer func() { _ = s.Abort(context.WithoutCancel(ctx)) }()
-	if err := log.has(ctx, "hanging"); err != nil {
+	if err := log.hanging(ctx); err != nil {
 		return err
 	}
 	canceled, cancel := context.WithCancel(ctx)
@@ -209,7 +210,7 @@ func killEndsAsFailure(ctx context.Context, tb testing.TB, h Harness) error {
 	if err != nil {
 		return err
 	}
-	if err := log.has(ctx, "hanging"); err != nil {
+	if err := log.hanging(ctx); err != nil {
 		return errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
 	}
 	for i := range 2 {
@@ -257,7 +258,7 @@ func abortReleasesAll(ctx context.Context, tb testing.TB, h Harness) error {
 	if err != nil {
 		return err
 	}
-	hung := log.has(ctx, "hanging")
+	hung := log.hanging(ctx)
 	for i := range 2 {
 		if err := s.Abort(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("Abort, call %d: %w", i+1, err)

@@ -45,11 +45,11 @@ type memoryPayload struct {
 }
 
 // Payload implements Harness.
-func (m *Memory) Payload(t testing.TB, steps ...Step) []byte {
-	t.Helper()
+func (m *Memory) Payload(tb testing.TB, steps ...Step) []byte {
+	tb.Helper()
 	b, err := json.Marshal(memoryPayload{steps})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }

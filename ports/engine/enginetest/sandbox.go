@@ -53,7 +53,8 @@ func (s *memorySandbox) run() {
 	s.o.Log.Executing(0, []string{"steps"})
 	code, lingering := 0, []string(nil)
 	for _, step := range s.steps {
-		done, marks := false, []string(nil)
+		var marks []string
+		var done bool
 		code, done, marks = s.take(step)
 		lingering = append(lingering, marks...)
 		if done || code != 0 {
@@ -79,21 +80,21 @@ func (s *memorySandbox) run() {
 // take takes a step. It returns the exit code, whether that is the end, and
 // the marks of processes that it has started.
 func (s *memorySandbox) take(step Step) (code int, done bool, marks []string) {
-	print := func(text string) { _, _ = s.o.Log.Write([]byte(text)) } // a log takes everything
+	say := func(text string) { _, _ = s.o.Log.Write([]byte(text)) } // a log takes everything
 	switch step.Do {
 	case Print:
-		print(step.Text)
+		say(step.Text)
 	case Flood:
-		print(strings.Repeat("x", step.N))
+		say(strings.Repeat("x", step.N))
 	case PrintEnv:
 		for _, name := range slices.Sorted(maps.Keys(s.env)) {
-			print(name + "=" + s.env[name] + "\n")
+			say(name + "=" + s.env[name] + "\n")
 		}
 	case Exit:
 		return step.N, true, nil
 	case Write:
 		if err := s.write(step.Path, []byte(step.Text)); err != nil {
-			print(err.Error() + "\n")
+			say(err.Error() + "\n")
 			return 1, true, nil
 		}
 	case Link:
@@ -101,22 +102,22 @@ func (s *memorySandbox) take(step Step) (code int, done bool, marks []string) {
 	case Read:
 		content, err := s.read(step.Path)
 		if err != nil {
-			print(err.Error() + "\n")
+			say(err.Error() + "\n")
 			return 1, true, nil
 		}
-		print(string(content))
+		say(string(content))
 	case Fetch:
-		return s.fetch(s.env[step.Text], print), false, nil
+		return s.fetch(s.env[step.Text], say), false, nil
 	case Hang:
 		s.m.count(step.Text, 1)
-		print("hanging\n")
+		say("hanging\n")
 		<-s.ctx.Done()
 		return 0, true, []string{step.Text}
 	case Linger:
 		s.m.count(step.Text, 1)
 		return 0, false, []string{step.Text}
 	default:
-		print(fmt.Sprintf("%s: no such program\n", step.Do))
+		say(fmt.Sprintf("%s: no such program\n", step.Do))
 		return 127, true, nil
 	}
 	return 0, false, nil
@@ -157,17 +158,17 @@ func (s *memorySandbox) read(name string) ([]byte, error) {
 	return fs.ReadFile(s.files, name)
 }
 
-func (s *memorySandbox) fetch(url string, print func(string)) (code int) {
+func (s *memorySandbox) fetch(url string, say func(string)) (code int) {
 	for at, h := range s.proxies {
 		if rest, ok := strings.CutPrefix(url, at); ok {
 			r := httptest.NewRequestWithContext(s.ctx, http.MethodGet, path.Join("/", rest), http.NoBody)
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
-			print(w.Body.String())
+			say(w.Body.String())
 			return 0
 		}
 	}
-	print("cannot reach " + url + "\n")
+	say("cannot reach " + url + "\n")
 	return 1
 }
 

@@ -68,7 +68,7 @@ func restore(groups []uint32) error {
 func setThread(call uintptr, id uint32) error {
 	const query = ^uintptr(0)
 	_, _, _ = unix.RawSyscall(call, uintptr(id), 0, 0)
-	if now, _, _ := unix.RawSyscall(call, query, 0, 0); uint32(now) != id {
+	if now, _, _ := unix.RawSyscall(call, query, 0, 0); uint32(now) != id { //nolint:gosec // identifiers have 32 bits
 		return fmt.Errorf("assume identity %d: %w", id, unix.EPERM)
 	}
 	return nil
@@ -83,7 +83,7 @@ func threadGroups() ([]uint32, error) {
 	if n == 0 {
 		return groups, nil
 	}
-	n, _, errno = unix.RawSyscall(unix.SYS_GETGROUPS, n, uintptr(unsafe.Pointer(&groups[0])), 0)
+	n, _, errno = unix.RawSyscall(unix.SYS_GETGROUPS, n, uintptr(unsafe.Pointer(&groups[0])), 0) //nolint:gosec // as the system call wants it
 	if errno != 0 {
 		return nil, errno
 	}
@@ -93,7 +93,7 @@ func threadGroups() ([]uint32, error) {
 func setThreadGroups(groups []uint32) error {
 	var first unsafe.Pointer
 	if len(groups) > 0 {
-		first = unsafe.Pointer(&groups[0])
+		first = unsafe.Pointer(&groups[0]) //nolint:gosec // as the system call wants it
 	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(first), 0); errno != 0 {
 		return errno
