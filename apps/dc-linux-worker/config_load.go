@@ -48,7 +48,9 @@ func loadConfig(file string, environ []string, need string, defaults overrides) 
 		if content, err = os.ReadFile(file); err != nil {
 			return loaded{}, setting.Problems{{Where: file, Message: "cannot read the configuration file: " + reason(err)}}
 		}
-		fromFile, problems = table.CheckFile(file, content)
+		if fromFile, problems = table.CheckFile(file, content); fromFile == nil {
+			return loaded{}, problems
+		}
 	}
 	fromEnv, more := table.CheckEnv(environ)
 	problems = append(problems, more...)

@@ -36,10 +36,10 @@ func (t *Table) variableMeant(name string) string {
 	for _, s := range t.settings {
 		names = append(names, s.Env)
 		if t.prefix+strings.ToUpper(strings.ReplaceAll(s.Path, ".", "_")) == name {
-			return "; did you mean " + s.Env + "?"
+			return didYouMean(s.Env)
 		}
 	}
-	return suggest(name, names)
+	return didYouMean(suggest(name, names))
 }
 
 // Missing returns the settings that are required for something but that neither

@@ -14,7 +14,7 @@ import (
 type Origins map[string]string
 
 // CheckFile checks a configuration file in YAML. Origins are of the form
-// "name:line".
+// "name:line", and nil if the file is not YAML.
 func (t *Table) CheckFile(name string, content []byte) (Origins, Problems) {
 	c := &fileCheck{table: t, name: name, origins: Origins{}}
 	d := yaml.NewDecoder(bytes.NewReader(content))
@@ -23,14 +23,14 @@ func (t *Table) CheckFile(name string, content []byte) (Origins, Problems) {
 	switch {
 	case errors.Is(err, io.EOF): // there is nothing in it
 	case err != nil:
-		c.syntax(err)
+		return nil, Problems{SyntaxProblem(name, err)}
 	default:
 		c.section("", doc.Content[0])
 		var more yaml.Node
 		if err := d.Decode(&more); err == nil {
 			c.problem(more.Line, "", "there is a second document: one is enough")
 		} else if !errors.Is(err, io.EOF) {
-			c.syntax(err)
+			return nil, Problems{SyntaxProblem(name, err)}
 		}
 	}
 	return c.origins, c.problems
@@ -47,10 +47,6 @@ func (c *fileCheck) at(line int) string { return fmt.Sprintf("%s:%d", c.name, li
 
 func (c *fileCheck) problem(line int, path, format string, args ...any) {
 	c.problems = append(c.problems, Problem{c.at(line), path, fmt.Sprintf(format, args...)})
-}
-
-func (c *fileCheck) syntax(err error) {
-	c.problems = append(c.problems, SyntaxProblem(c.name, err))
 }
 
 // SyntaxProblem returns the problem that an error of the YAML parser is, with
@@ -163,11 +159,11 @@ func describe(n *yaml.Node) string {
 func (t *Table) meant(section, key string) string {
 	for _, s := range t.settings {
 		if name := s.Path[strings.LastIndexByte(s.Path, '.')+1:]; name == key {
-			return "; did you mean " + s.Path + "?"
+			return didYouMean(s.Path)
 		}
 	}
-	if hint := suggest(key, t.keys(section)); hint != "" {
-		return hint
+	if near := suggest(key, t.keys(section)); near != "" {
+		return didYouMean(strings.TrimPrefix(section+"."+near, "."))
 	}
 	return "; known here: " + strings.Join(t.keys(section), ", ")
 }

@@ -33,8 +33,7 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// suggest returns, as the end of a message, the candidate that was probably
-// meant by word, or "".
+// suggest returns the candidate that was probably meant by word, or "".
 func suggest(word string, candidates []string) string {
 	best, least := "", 3
 	for _, c := range candidates {
@@ -46,7 +45,15 @@ func suggest(word string, candidates []string) string {
 	if best == "" {
 		return ""
 	}
-	return "; did you mean " + best + "?"
+	return best
+}
+
+// didYouMean is the end of a message that suggests something, or nothing.
+func didYouMean(what string) string {
+	if what == "" {
+		return ""
+	}
+	return "; did you mean " + what + "?"
 }
 
 // plain drops what is easily mistaken: case, and how words are joined.
