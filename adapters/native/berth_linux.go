@@ -192,8 +192,15 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 	if err := b.requests.Encode(supervisor.Request{Setup: &setup}); err != nil {
 		return err
 	}
+	// A host on which this takes long is of no use to tasks.
+	if err := b.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		return err
+	}
 	var ready supervisor.Event
 	if err := b.events.Decode(&ready); err != nil {
+		return err
+	}
+	if err := b.conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	if !ready.Ready {

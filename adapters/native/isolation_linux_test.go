@@ -169,6 +169,7 @@ func TestHowCommandsEnd(t *testing.T) {
 		"a program made by an earlier command": {[][]string{{"sh", "-c", "printf '#!/bin/sh\\necho made' > f; chmod +x f"}, {"./f"}}, 0, "", true, "made\n"},
 		"output of no text":                    {[][]string{{"printf", `\377\000\376`}}, 0, "", true, "\xff\x00\xfe\n[taskcluster "},
 		"errors are output, too":               {[][]string{{"sh", "-c", "echo problem >&2"}}, 0, "", true, "problem\n"},
+		"output is opened by name":             {[][]string{{"sh", "-c", "echo one > /dev/stdout; echo two > /dev/stderr"}}, 0, "", true, "one\ntwo\n"},
 		"output is closed":                     {[][]string{{"sh", "-c", "exec >&- 2>&-; sleep 0.01"}}, 0, "", true, "SUCCEEDED"},
 		"the task directory cannot go":         {[][]string{{"sh", "-c", `rm -rf "$HOME"; test -d "$HOME"`}}, 0, "", true, ""},
 		"the input is empty":                   {[][]string{{"cat"}}, 0, "", true, ""},

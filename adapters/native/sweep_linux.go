@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // processRecord tells a process from every other one that has had or will have
@@ -80,16 +83,33 @@ func killRecorded(name string) error {
 	if err := json.Unmarshal(b, &r); err != nil || r.PID <= 1 {
 		return nil // the worker was killed while it wrote it
 	}
-	p, err := os.FindProcess(r.PID)
+	fd, err := unix.PidfdOpen(r.PID, 0)
 	if err != nil {
 		return nil // it has ended
 	}
-	defer func() { _ = p.Release() }()
-	// The process that p stands for cannot change any more, so this is no race.
+	defer func() { _ = unix.Close(fd) }()
+	// The process that fd stands for cannot change any more, so this is no race.
 	if start, err := processStart(r.PID); err != nil || start != r.Start {
 		return nil // it has ended
 	}
-	return ignoreDone(p.Kill())
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill supervisor %d: %w", r.PID, err)
+	}
+	// It has not ended before all processes in its namespace have, which could
+	// write to the directory that is removed next.
+	const patience = 10_000 // milliseconds
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, patience) //nolint:gosec // a descriptor
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("wait for supervisor %d: %w", r.PID, err)
+		case n == 0:
+			return fmt.Errorf("supervisor %d of an earlier worker does not end", r.PID)
+		default:
+			return nil
+		}
+	}
 }
 
 func ignoreDone(err error) error {

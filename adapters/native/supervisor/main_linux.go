@@ -71,7 +71,7 @@ func newTask(s *Setup, events *sender) (*task, error) {
 	} else if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become subreaper: %w", err)
 	}
-	out, err := newOutput(os.NewFile(OutputFD, "output"), events)
+	out, err := newOutput(os.NewFile(OutputFD, "output"), s, events)
 	if err != nil {
 		return nil, err
 	}

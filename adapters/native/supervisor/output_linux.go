@@ -27,10 +27,17 @@ type output struct {
 	cause   error
 }
 
-func newOutput(file *os.File, events *sender) (*output, error) {
+func newOutput(file *os.File, s *Setup, events *sender) (*output, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	if s.Switch {
+		// So that the task can open /dev/stdout and /dev/stderr, which is to
+		// open the pipe anew.
+		if err := unix.Fchown(p[1], int(s.UID), int(s.GID)); err != nil {
+			return nil, fmt.Errorf("give pipe to the task: %w", err)
+		}
 	}
 	// Only the reading end may be without blocking, as the task holds the other.
 	if err := unix.SetNonblock(p[0], true); err != nil {

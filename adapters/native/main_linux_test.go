@@ -13,5 +13,8 @@ func TestMain(m *testing.M) {
 	if supervisor.Invoked() {
 		os.Exit(supervisor.Main())
 	}
+	if dir := os.Getenv(workerVariable); dir != "" {
+		os.Exit(beWorker(dir))
+	}
 	goleak.VerifyTestMain(m)
 }
