@@ -37,8 +37,10 @@ check: generate tidy ## All that CI checks, but for the demo: nothing may change
 .PHONY: build
 build: $(APPS:%=$(BIN)/%) ## Build every app into .bin.
 
-# Go knows best whether anything changed.
+# Go knows best whether anything changed. The native engine embeds a small
+# program that it would otherwise have to start the whole worker for.
 $(BIN)/%: FORCE
+	go generate ./adapters/native
 	CGO_ENABLED=0 go build -C apps/$* -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $@ .
 
 .PHONY: FORCE

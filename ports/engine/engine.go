@@ -84,7 +84,8 @@ type Sandbox interface {
 	// its output to be in the log. Every call returns the same ResultSet or
 	// the same error; canceling ctx abandons the wait, not the sandbox.
 	//
-	// Errors: ErrAborted.
+	// Errors: ErrAborted; any other one means that how the task ended cannot
+	// be told, and that the sandbox still has to be aborted.
 	Wait(ctx context.Context) (ResultSet, error)
 
 	// Kill ends the task as though it had failed and returns without waiting
