@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -19,8 +19,7 @@ import (
 // loaded is a configuration and where its values come from.
 type loaded struct {
 	config
-	origins setting.Origins
-	merged  *viper.Viper
+	values setting.Values
 }
 
 // needStart names what a worker needs for working on a deployment.
@@ -40,56 +39,53 @@ type overrides map[string]string
 // Errors: setting.Problems, with all that is wrong.
 func loadConfig(file string, environ []string, need string, defaults overrides) (loaded, error) {
 	table := settings()
-	var content []byte
-	var fromFile setting.Origins
+	fromFile := setting.Values{}
 	var problems setting.Problems
 	if file != "" {
-		var err error
-		if content, err = os.ReadFile(file); err != nil {
+		content, err := os.ReadFile(file)
+		if err != nil {
 			return loaded{}, setting.Problems{{Where: file, Message: "cannot read the configuration file: " + reason(err)}}
 		}
-		if fromFile, problems = table.CheckFile(file, content); fromFile == nil {
+		if fromFile, problems = table.ReadFile(file, content); fromFile == nil {
 			return loaded{}, problems
 		}
 	}
-	fromEnv, more := table.CheckEnv(environ)
+	fromEnv, more := table.ReadEnv(environ)
 	problems = append(problems, more...)
 	problems = append(problems, table.Missing(need, problems, fromFile, fromEnv)...)
 	if len(problems) > 0 {
 		return loaded{}, problems
 	}
 
-	l := loaded{origins: setting.Origins{}, merged: viper.New()}
-	l.merged.SetConfigType("yaml")
-	if err := l.merged.ReadConfig(bytes.NewReader(content)); err != nil {
-		return loaded{}, setting.Problems{setting.SyntaxProblem(file, err)}
-	}
-	variables := map[string]string{}
-	for _, v := range environ {
-		name, value, _ := strings.Cut(v, "=")
-		variables[name] = value
-	}
+	l := loaded{values: setting.Values{}}
 	computed := computedDefaults()
 	for _, s := range table.Settings() {
 		for _, value := range []string{s.Default, computed[s.Path], defaults[s.Path]} {
 			if value != "" {
-				l.merged.SetDefault(s.Path, value)
-				l.origins[s.Path] = originDefault
+				l.values[s.Path] = setting.Value{Text: value, Origin: originDefault}
 			}
 		}
-		if origin := fromFile[s.Path]; origin != "" {
-			l.origins[s.Path] = origin
-		}
-		if name := fromEnv[s.Path]; name != "" {
-			l.merged.Set(s.Path, variables[name])
-			l.origins[s.Path] = name
-		}
 	}
-	if err := l.merged.UnmarshalExact(&l.config, viper.DecodeHook(mapstructure.ComposeDecodeHookFunc(
-		mapstructure.StringToTimeDurationHookFunc(), decodeBytes))); err != nil {
-		return loaded{}, fmt.Errorf("read configuration: %w", err)
+	maps.Copy(l.values, fromFile)
+	maps.Copy(l.values, fromEnv)
+	return l, l.unmarshal()
+}
+
+// unmarshal fills the configuration with the values. They have been checked, so
+// that it only fails if the table and the struct do not fit together.
+func (l *loaded) unmarshal() error {
+	// Each value is set by its path, since viper takes an empty section of a
+	// file for one that takes the place of all defaults and variables below it.
+	v := viper.New()
+	for path, value := range l.values {
+		v.Set(path, value.Text)
 	}
-	return l, nil
+	err := v.UnmarshalExact(&l.config, viper.DecodeHook(mapstructure.ComposeDecodeHookFunc(
+		mapstructure.StringToTimeDurationHookFunc(), decodeBytes)))
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	return nil
 }
 
 // decodeBytes decodes sizes.
@@ -138,8 +134,4 @@ func reason(err error) string {
 
 // effective returns the configuration in the form of its file, secrets hidden,
 // with the origin of each value.
-func (l loaded) effective() string {
-	return settings().YAML(func(s *setting.Setting) (text, origin string) {
-		return l.merged.GetString(s.Path), l.origins[s.Path]
-	})
-}
+func (l *loaded) effective() string { return settings().YAML(l.values) }

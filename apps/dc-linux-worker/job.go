@@ -241,7 +241,7 @@ func workDir(dir string) (path string, remove func() error, err error) {
 
 // placeIn has the engine work in dir, unless the operator has said where.
 func (l *loaded) placeIn(dir string) {
-	if l.origins["native.dir"] == originDefault {
+	if l.values["native.dir"].Origin == originDefault {
 		l.Native.Dir = filepath.Join(dir, "native")
 	}
 }

@@ -107,17 +107,17 @@ func (t *Table) Markdown() string {
 	return b.String()
 }
 
-// YAML returns a configuration in the form of its file, with where each value
-// comes from as a comment. Secrets are not in it. value returns a setting's value
-// as text; settings without one are left out, as are sections without settings.
-func (t *Table) YAML(value func(*Setting) (text, origin string)) string {
+// YAML returns values in the form of the file, with where each comes from as a
+// comment. Secrets are not in it.
+func (t *Table) YAML(values Values) string {
 	var b strings.Builder
 	var open []string
 	for _, s := range t.settings {
-		v, origin := value(s)
-		if v == "" {
+		value, ok := values[s.Path]
+		if !ok {
 			continue
 		}
+		v := value.Text
 		keys := strings.Split(s.Path, ".")
 		sections := keys[:len(keys)-1]
 		for i, section := range sections {
@@ -134,7 +134,7 @@ func (t *Table) YAML(value func(*Setting) (text, origin string)) string {
 		if s.kind == text {
 			v = scalar(v)
 		}
-		fmt.Fprintf(&b, "%s%s: %s # %s\n", strings.Repeat("  ", len(sections)), keys[len(keys)-1], v, origin)
+		fmt.Fprintf(&b, "%s%s: %s # %s\n", strings.Repeat("  ", len(sections)), keys[len(keys)-1], v, value.Origin)
 	}
 	return b.String()
 }

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// CheckEnv checks an environment, of the form of os.Environ. Variables that
-// begin with the table's prefix must be those of settings; an empty variable is
-// as good as none. Origins are the names of the variables.
-func (t *Table) CheckEnv(environ []string) (Origins, Problems) {
-	origins := Origins{}
+// ReadEnv reads an environment, of the form of os.Environ. Variables that begin
+// with the table's prefix must be those of settings; an empty variable is as
+// good as none. The values are those that are fine.
+func (t *Table) ReadEnv(environ []string) (Values, Problems) {
+	values := Values{}
 	var problems Problems
 	for _, variable := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(variable, "=")
@@ -24,10 +24,10 @@ func (t *Table) CheckEnv(environ []string) (Origins, Problems) {
 				problems = append(problems, Problem{name, s.Path, err.Error()})
 				continue
 			}
-			origins[s.Path] = name
+			values[s.Path] = Value{value, name}
 		}
 	}
-	return origins, problems
+	return values, problems
 }
 
 // variableMeant suggests which variable was meant by an unknown one.
@@ -43,11 +43,11 @@ func (t *Table) variableMeant(name string) string {
 }
 
 // Missing returns the settings that are required for something but that neither
-// a default nor any of the origins sets. Those with a problem are not missing.
-func (t *Table) Missing(what string, found Problems, origins ...Origins) Problems {
+// a default nor any of the values sets. Those with a problem are not missing.
+func (t *Table) Missing(what string, found Problems, values ...Values) Problems {
 	var problems Problems
 	for _, s := range t.settings {
-		isSet := slices.ContainsFunc(origins, func(o Origins) bool { return o[s.Path] != "" }) ||
+		isSet := slices.ContainsFunc(values, func(v Values) bool { return v[s.Path] != Value{} }) ||
 			slices.ContainsFunc(found, func(p Problem) bool { return p.Path == s.Path })
 		if what != "" && s.Needs == what && s.Default == "" && !isSet {
 			problems = append(problems, Problem{

@@ -10,48 +10,54 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Origins says where the value of each setting comes from, by path.
-type Origins map[string]string
+// Value is what a setting is set to, and where.
+type Value struct {
+	Text   string
+	Origin string // such as "worker.yml:3" or a variable's name
+}
 
-// CheckFile checks a configuration file in YAML. Origins are of the form
-// "name:line", and nil if the file is not YAML.
-func (t *Table) CheckFile(name string, content []byte) (Origins, Problems) {
-	c := &fileCheck{table: t, name: name, origins: Origins{}}
+// Values are the values of settings, by path.
+type Values map[string]Value
+
+// ReadFile reads a configuration file in YAML. The values are those that are
+// fine, and nil if the file is not YAML.
+func (t *Table) ReadFile(name string, content []byte) (Values, Problems) {
+	c := &fileReader{table: t, name: name, values: Values{}}
 	d := yaml.NewDecoder(bytes.NewReader(content))
 	var doc yaml.Node
 	err := d.Decode(&doc)
 	switch {
 	case errors.Is(err, io.EOF): // there is nothing in it
 	case err != nil:
-		return nil, Problems{SyntaxProblem(name, err)}
+		return nil, Problems{syntaxProblem(name, err)}
 	default:
 		c.section("", doc.Content[0])
 		var more yaml.Node
 		if err := d.Decode(&more); err == nil {
 			c.problem(more.Line, "", "there is a second document: one is enough")
 		} else if !errors.Is(err, io.EOF) {
-			return nil, Problems{SyntaxProblem(name, err)}
+			return nil, Problems{syntaxProblem(name, err)}
 		}
 	}
-	return c.origins, c.problems
+	return c.values, c.problems
 }
 
-type fileCheck struct {
+type fileReader struct {
 	table    *Table
 	name     string
-	origins  Origins
+	values   Values
 	problems Problems
 }
 
-func (c *fileCheck) at(line int) string { return fmt.Sprintf("%s:%d", c.name, line) }
+func (c *fileReader) at(line int) string { return fmt.Sprintf("%s:%d", c.name, line) }
 
-func (c *fileCheck) problem(line int, path, format string, args ...any) {
+func (c *fileReader) problem(line int, path, format string, args ...any) {
 	c.problems = append(c.problems, Problem{c.at(line), path, fmt.Sprintf(format, args...)})
 }
 
-// SyntaxProblem returns the problem that an error of the YAML parser is, with
+// syntaxProblem returns the problem that an error of the YAML parser is, with
 // its line as part of where it is.
-func SyntaxProblem(name string, err error) Problem {
+func syntaxProblem(name string, err error) Problem {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	where := name
 	var line int
@@ -63,7 +69,7 @@ func SyntaxProblem(name string, err error) Problem {
 }
 
 // section checks the keys and values at a path.
-func (c *fileCheck) section(path string, n *yaml.Node) {
+func (c *fileReader) section(path string, n *yaml.Node) {
 	n = resolve(n)
 	if n.Tag == "!!null" {
 		return
@@ -91,7 +97,7 @@ func (c *fileCheck) section(path string, n *yaml.Node) {
 	}
 }
 
-func (c *fileCheck) value(s *Setting, n *yaml.Node) {
+func (c *fileReader) value(s *Setting, n *yaml.Node) {
 	line := n.Line
 	n = resolve(n)
 	switch {
@@ -106,7 +112,7 @@ func (c *fileCheck) value(s *Setting, n *yaml.Node) {
 			c.problem(line, s.Path, "%v", err)
 			return
 		}
-		c.origins[s.Path] = c.at(line)
+		c.values[s.Path] = Value{n.Value, c.at(line)}
 	}
 }
 
