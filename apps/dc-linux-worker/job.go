@@ -129,11 +129,25 @@ func (j *job) work(ctx context.Context, w *worker.Worker, queue *client.Client) 
 		case <-ticker.C:
 		}
 		status, err := queue.Status(ctx, j.id)
-		if err != nil || resolved(status.State) {
+		if err != nil || resolved(status.State) && j.disposed(status) {
 			stop()
 			return false, errors.Join(err, <-stopped)
 		}
 	}
+}
+
+// disposed reports whether the worker is done with every run that it has
+// claimed: what an exception leaves is saved after the queue knows of it.
+func (j *job) disposed(status client.Status) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	claimed := 0
+	for _, run := range status.Runs {
+		if !run.Started.IsZero() {
+			claimed++
+		}
+	}
+	return len(j.reports) >= claimed
 }
 
 func resolved(s string) bool { return s == "completed" || s == "failed" || s == "exception" }
