@@ -16,13 +16,16 @@ type pluginPart struct {
 	name     string
 	part     plugin.TaskPlugin
 	finished bool // its Finisher has succeeded
+	idle     bool // it is only to be closed
 }
 
-// addPlugins makes the part of every plugin in the run. Those made before one
-// fails are kept, so that they are closed.
+// addPlugins makes the part of every plugin in the run. Where one cannot be
+// made, the others are nevertheless: the log is still to be stored. The first
+// error in declared order is returned.
 func (r *runner) addPlugins(payloads map[string][]byte, authorize auth.Authorize) error {
 	store := r.w.deps.Artifacts.Open(r.claim)
 	owners := map[string]string{}
+	var first error
 	for _, p := range r.w.deps.Plugins {
 		part := &pluginPart{name: p.Name()}
 		err := contain(func() (err error) {
@@ -38,7 +41,10 @@ func (r *runner) addPlugins(payloads map[string][]byte, authorize auth.Authorize
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("plugin %s: %w", p.Name(), err)
+			if first == nil {
+				first = fmt.Errorf("plugin %s: %w", p.Name(), err)
+			}
+			continue
 		}
 		if part.part == nil {
 			continue
@@ -50,7 +56,25 @@ func (r *runner) addPlugins(payloads map[string][]byte, authorize auth.Authorize
 			}
 		}
 	}
-	return nil
+	return first
+}
+
+// addFinishers makes the parts that store the log of a run whose payload is not
+// to be used. They see an empty payload, and those that cannot do with one are
+// left out.
+func (r *runner) addFinishers(authorize auth.Authorize) {
+	empty := map[string][]byte{}
+	for _, p := range r.w.deps.Plugins {
+		empty[p.Name()] = []byte("{}")
+	}
+	if err := r.addPlugins(empty, authorize); err != nil {
+		r.log.DebugContext(r.work, "plugins left out of a run with a malformed payload", slog.Any("error", err))
+	}
+	for _, p := range r.plugins {
+		if _, ok := p.part.(plugin.Finisher); !ok {
+			p.idle = true
+		}
+	}
 }
 
 // hook calls one hook of a plugin, in a span of its own.

@@ -57,13 +57,13 @@ func TestOutcomes(t *testing.T) {
 				tt.plugin.name = "test"
 				closed := 0
 				tt.plugin.closed = func() { closed++ }
-				made := tt.plugin.newPart == nil && tt.script != "wrong"
+				made := tt.plugin.newPart == nil
 				f.deps.Plugins = []plugin.Plugin{&tt.plugin}
 				id := f.addTask(tt.script)
 				f.start()
 				f.expect(id, tt.want, tt.inLog...)
 				f.shutDown()
-				if want := len(f.reports); made && closed != want || !made && closed != 0 {
+				if want := len(f.reports); made && closed != want {
 					f.Errorf("the plugin's parts were closed %d times in %d runs", closed, want)
 				}
 			})
@@ -123,6 +123,36 @@ func TestHooksComeInOrder(t *testing.T) {
 				f.shutDown()
 				if diff := cmp.Diff(tt.want, got); diff != "" {
 					f.Errorf("hooks (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestLogOfAMalformedTaskIsStored(t *testing.T) {
+	for _, tt := range []struct {
+		name, script string
+		newPart      func(plugin.Task) error
+	}{
+		{"whose payload breaks the schema", "wrong", nil},
+		{"that a plugin refuses", "ok", func(plugin.Task) error { return fault.Malformedf("no") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				stored := false
+				f.deps.Plugins = []plugin.Plugin{
+					&scriptedPlugin{name: "strict", newPart: tt.newPart},
+					&scriptedPlugin{name: "log", finish: func(context.Context, run.Resolution, plugin.Log) error {
+						stored = true
+						return nil
+					}},
+				}
+				id := f.addTask(tt.script)
+				f.start()
+				f.expect(id, exception(run.MalformedPayload))
+				f.shutDown()
+				if !stored {
+					f.Error("the log was not stored")
 				}
 			})
 		})

@@ -36,11 +36,12 @@ func (r *runner) begin() outcome {
 // prepare checks the payload, makes the plugins' parts, and lets them and the
 // engine acquire what takes long, all at once.
 func (r *runner) prepare(ctx context.Context) (run.Event, error) {
+	authorize := newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth)
 	payloads, err := r.w.readPayload(r.claim.Task(), r.taskLog)
 	if err != nil {
+		r.addFinishers(authorize)
 		return nil, err
 	}
-	authorize := newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth)
 	if err := r.addPlugins(payloads, authorize); err != nil {
 		return nil, err
 	}
@@ -231,7 +232,7 @@ func (r *runner) salvage(ctx context.Context) {
 		}
 	}
 	for _, p := range r.plugins {
-		if s, ok := p.part.(plugin.Salvager); ok {
+		if s, ok := p.part.(plugin.Salvager); ok && !p.idle {
 			err := r.hook(ctx, p, "salvage", func(ctx context.Context) error {
 				return s.Salvage(ctx, r.run.Resolution().Reason, r.results)
 			})
