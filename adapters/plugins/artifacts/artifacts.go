@@ -2,6 +2,7 @@
 package artifacts
 
 import (
+	"cmp"
 	"context"
 	_ "embed" // the schema
 	"encoding/json"
@@ -98,7 +99,7 @@ func parse(payload []byte, d task.Definition) ([]entry, error) {
 	for i := range entries {
 		e := &entries[i]
 		if other, ok := seen[*e]; ok {
-			return nil, fault.Malformedf("artifacts[%d]: is the same as artifacts[%d]", i, other)
+			return nil, fault.Malformedf("artifacts[%d]: is the same as artifacts[%d], of the name %q", i, other, cmp.Or(e.Name, e.Path))
 		}
 		seen[*e] = i
 		if e.Name == "" {
