@@ -42,7 +42,7 @@ func loadConfig(file string, environ []string, need string, defaults overrides) 
 	fromFile := setting.Values{}
 	var problems setting.Problems
 	if file != "" {
-		content, err := os.ReadFile(file)
+		content, err := os.ReadFile(file) //nolint:gosec // the operator names it
 		if err != nil {
 			return loaded{}, setting.Problems{{Where: file, Message: "cannot read the configuration file: " + reason(err)}}
 		}

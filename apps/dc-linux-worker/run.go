@@ -130,7 +130,7 @@ func readTask(name string, in io.Reader, d taskfile.Defaults) (taskfile.Task, er
 	if name == "-" {
 		content, err = io.ReadAll(in)
 	} else {
-		content, err = os.ReadFile(name)
+		content, err = os.ReadFile(name) //nolint:gosec // the user names it
 	}
 	if err != nil {
 		return taskfile.Task{}, fmt.Errorf("%s: cannot read the task: %s", fileName(name), reason(err))

@@ -145,6 +145,7 @@ func describe(n *yaml.Node) string {
 		return "keys and values"
 	case yaml.SequenceNode:
 		return "a list"
+	default: // a scalar, told by its tag
 	}
 	switch n.Tag {
 	case "!!null":

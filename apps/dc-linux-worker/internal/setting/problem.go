@@ -22,7 +22,7 @@ func (p Problem) String() string {
 }
 
 // Problems is all that is wrong with a configuration, as one error.
-type Problems []Problem
+type Problems []Problem //nolint:errname // it is a list, read as one in most places
 
 // Error returns a line for each problem.
 func (ps Problems) Error() string {
