@@ -24,9 +24,9 @@ func TestProgress(t *testing.T) {
 		}
 		write("one\n")
 		write("half ")
-		time.Sleep(1500 * time.Millisecond) //nolint:forbidigo // simulated time; the line is not shown within another one
+		<-time.After(1500 * time.Millisecond) // the line is not shown within another one
 		write("two\n")
-		time.Sleep(time.Second) //nolint:forbidigo // simulated time
+		<-time.After(time.Second)
 		synctest.Wait()
 		stop()
 		want := "\r\x1b[Ktask, 0s" + // at first
