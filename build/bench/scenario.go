@@ -75,7 +75,9 @@ func (b *bench) measure(ctx context.Context, s scenario) (figure, error) {
 	if watching.exited {
 		return f, err
 	}
-	_ = <-exited // it was told to stop
+	if stopped := <-exited; err == nil && stopped != nil {
+		err = fmt.Errorf("worker: %w", stopped)
+	}
 	return f, err
 }
 
