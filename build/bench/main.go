@@ -1,13 +1,16 @@
-// Command bench measures the worker on an embedded queue.
+// Command bench measures the worker, and generic-worker beside it, on a
+// development queue in its own process.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
@@ -23,43 +26,50 @@ func main() {
 	}
 }
 
-// run prints a line for each scenario, and then the figures that are aimed at.
-func run(ctx context.Context, out io.Writer) error {
+// run measures every scenario and writes what came of them. It leaves neither
+// files nor processes behind.
+func run(ctx context.Context, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("/var/tmp", "bench-")
 	if err != nil {
-		return err
+		return fmt.Errorf("make directory: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the users of tasks pass through
 		return err
 	}
-	server, shut, err := devqueue.Open(ctx, devqueue.Config{Dir: dir + "/queue"}, slog.New(slog.DiscardHandler))
+	server, shut, err := devqueue.Open(ctx, devqueue.Config{Dir: filepath.Join(dir, "queue")}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
 	defer shut()
 	b := &bench{dir: dir, server: server}
 
-	fmt.Fprintf(out, "%-36s %8s %10s %10s %12s %14s\n", "", "tasks/s", "median", "p95", "worker RSS", "children PSS")
-	figures := map[string]figure{}
-	for _, s := range []scenario{
-		{"dc-linux-worker, true, capacity 1", 1, 200, "/bin/true"},
-		{"dc-linux-worker, true, capacity 8", 8, 200, "/bin/true"},
-		{"dc-linux-worker, true, capacity 32", 32, 200, "/bin/true"},
-		{"dc-linux-worker, sleep 1, capacity 32", 32, 64, "/bin/sleep 1"},
-	} {
+	one := scenario{worker: ours, capacity: 1, tasks: 200, command: []string{"/bin/true"}}
+	eight := scenario{worker: ours, capacity: 8, tasks: 200, command: []string{"/bin/true"}}
+	many := scenario{worker: ours, capacity: 32, tasks: 200, command: []string{"/bin/true"}}
+	sleep := scenario{worker: ours, capacity: 32, tasks: 64, command: []string{"/bin/sleep", "1"}}
+	// Few, for generic-worker leaves 5 seconds between two claims.
+	peer := scenario{worker: genericWorker, capacity: 1, tasks: 20, command: []string{"/bin/true"}}
+	figures := make(map[string]figure)
+	writeHeader(out)
+	for _, s := range []scenario{one, eight, many, sleep, peer} {
 		f, err := b.measure(ctx, s)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("measure %s: %w", s, err)
 		}
-		figures[s.name] = f
-		fmt.Fprintf(out, "%-36s %8.1f %8dms %8dms %9.1f MB %11.1f MB\n", s.name, f.rate,
-			f.median.Milliseconds(), f.p95.Milliseconds(), mega(f.rss), mega(f.pss))
+		figures[s.String()] = f
+		writeRow(out, s, f)
 	}
-	sleep := figures["dc-linux-worker, sleep 1, capacity 32"]
-	fmt.Fprintf(out, "sleep 1 at capacity 32, of the ideal: %.0f %% (aim: at least 90 %%)\n", 100*sleep.rate/32)
-	fmt.Fprintf(out, "memory at capacity 32, worker and supervisors: %.1f MB (aim: under %d MB)\n", mega(sleep.rss+sleep.pss), 50+32)
+	fmt.Fprintln(out, "\ngeneric-worker 44 (simple engine) has no capacity: it runs one task at a time, and leaves 5 s between two claims.")
+	fmt.Fprintf(out, "tasks/s at capacity 1: ours / generic-worker = %.2f (aim ≥ 3), which is mostly that pause\n",
+		figures[one.String()].rate/figures[peer.String()].rate)
+	fmt.Fprintf(out, "claim to resolution at capacity 1, median, which has no pause: generic-worker / ours = %.2f\n",
+		figures[peer.String()].median.Seconds()/figures[one.String()].median.Seconds())
+	fmt.Fprintf(out, "sleep 1 at 32: %.0f %% of the ideal (aim ≥ 90 %%)\n", 100*ideal(sleep).Seconds()/figures[sleep.String()].took.Seconds())
+	for _, s := range []scenario{one, eight, many, sleep} {
+		f := figures[s.String()]
+		fmt.Fprintf(out, "memory of %s: worker %.1f MB + supervisors %.1f MB = %.1f MB (aim ≤ %.0f MB)\n",
+			s, megabytes(f.rss), megabytes(f.pss), megabytes(f.rss+f.pss), megabytes(budget(s)))
+	}
 	return nil
 }
-
-func mega(bytes int64) float64 { return float64(bytes) / 1e6 }

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/taskcluster/slugid-go/slugid"
@@ -18,21 +16,33 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 )
 
-// scenario is a number of equal tasks for the worker.
+// interval is how often memory is sampled and the queue is asked.
+const interval = 50 * time.Millisecond
+
+// patience bounds each scenario.
+const patience = 2 * time.Minute
+
+// scenario is a number of equal tasks for a worker.
 type scenario struct {
-	name     string
+	worker   string // ours or genericWorker.
 	capacity int
 	tasks    int
-	command  string
+	command  []string
+}
+
+func (s scenario) String() string {
+	return fmt.Sprintf("%s, %d × %s, capacity %d", s.worker, s.tasks, strings.TrimPrefix(strings.Join(s.command, " "), "/bin/"), s.capacity)
 }
 
 // figure is what came of a scenario.
 type figure struct {
-	rate        float64       // tasks per second, from the first claim to the last resolution
-	median, p95 time.Duration // from claim to resolution
-	rss, pss    int64         // greatest memory in bytes: of the worker, of the processes it keeps for tasks
+	took        time.Duration // From the first claim to the last resolution.
+	rate        float64       // Tasks per second of took.
+	median, p95 time.Duration // From claim to resolution of a task.
+	rss, pss    int64         // The greatest memory seen, in bytes: of the worker, of all its supervisors.
 }
 
+// bench measures one scenario after another, each on a task queue of its own.
 type bench struct {
 	dir    string
 	server *devqueue.Server
@@ -41,97 +51,81 @@ type bench struct {
 
 // measure creates the tasks, then starts the worker, and stops it once all
 // tasks are resolved.
-func (b *bench) measure(ctx context.Context, s scenario) (figure, error) {
+func (b *bench) measure(ctx context.Context, s scenario) (f figure, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	b.count++
-	pool := fmt.Sprintf("bench/pool-%d", b.count)
+	taskQueue := fmt.Sprintf("bench/queue-%d", b.count)
 	root := b.server.Credentials()
 	queue := tcqueue.New(&tcclient.Credentials{ClientID: root.ClientID, AccessToken: root.AccessToken}, b.server.RootURL())
-	ids, err := createTasks(queue, pool, s)
+	queue.Context = ctx
+	ids, err := createTasks(queue, taskQueue, s)
 	if err != nil {
 		return figure{}, err
 	}
-	cmd, err := b.command(ctx, s, pool)
+	p, err := b.start(ctx, s, taskQueue)
 	if err != nil {
 		return figure{}, err
 	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 30 * time.Second
-	if cmd.Stderr, err = os.Create(filepath.Join(b.dir, "worker.log")); err != nil {
+	defer func() { err = errors.Join(err, p.stop(err != nil)) }()
+	var m memory
+	if err := await(ctx, queue, ids, p, &m); err != nil {
 		return figure{}, err
 	}
-	if err := cmd.Start(); err != nil {
-		return figure{}, err
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	var f figure
-	watching := &memory{pid: cmd.Process.Pid}
-	err = b.await(ctx, queue, ids, exited, watching)
-	if err == nil {
-		f, err = judge(queue, ids)
-	}
-	f.rss, f.pss = watching.rss, watching.pss
-	_ = cmd.Process.Signal(syscall.SIGTERM) // fails if it has exited
-	if watching.exited {
-		return f, err
-	}
-	if stopped := <-exited; err == nil && stopped != nil {
-		err = fmt.Errorf("worker: %w", stopped)
-	}
+	f, err = evaluate(queue, ids)
+	f.rss, f.pss = m.rss, m.pss
 	return f, err
 }
 
-// await waits until every task is resolved, and keeps an eye on memory. The
-// tasks' order of resolution is roughly that of their creation, so that the
-// last is asked for first.
-func (b *bench) await(ctx context.Context, queue *tcqueue.Queue, ids []string, exited <-chan error, m *memory) error {
-	ticker := time.NewTicker(50 * time.Millisecond)
+// await waits until every task is resolved, and samples the worker's memory.
+// It asks for one task at a time, so as not to keep the queue from its work.
+func await(ctx context.Context, queue *tcqueue.Queue, ids []string, p *process, m *memory) error {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	left := slices.Clone(ids)
 	for len(left) > 0 {
+		// A worker that stops after its last task leaves nothing unresolved.
+		gone := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-exited:
-			m.exited = true
-			if len(left) > 1 {
-				return fmt.Errorf("the worker has exited: %w", err)
-			}
+		case <-p.exited:
+			gone = true
 		case <-ticker.C:
+			m.sample(p.cmd.Process.Pid)
 		}
-		m.sample()
-		status, err := queue.Status(left[len(left)-1])
-		if err != nil {
-			return err
-		}
-		switch status.Status.State {
-		case "completed":
+		for len(left) > 0 {
+			answer, err := queue.Status(left[len(left)-1])
+			if err != nil {
+				return fmt.Errorf("get status: %w", err)
+			}
+			if state := answer.Status.State; state == "pending" || state == "running" {
+				break
+			}
 			left = left[:len(left)-1]
-		case "failed", "exception":
-			return fmt.Errorf("task %s is %s", left[len(left)-1], status.Status.State)
 		}
-		for len(left) > 0 && status.Status.State == "completed" {
-			if status, err = queue.Status(left[len(left)-1]); err != nil {
-				return err
-			}
-			if status.Status.State == "completed" {
-				left = left[:len(left)-1]
-			}
+		if gone && len(left) > 0 {
+			return fmt.Errorf("the worker has exited with at least one of %d tasks unresolved", len(left))
 		}
 	}
 	return nil
 }
 
-// judge reads from the queue when runs were claimed and resolved.
-func judge(queue *tcqueue.Queue, ids []string) (figure, error) {
+// evaluate reads from the queue when runs were claimed and resolved. Tasks that
+// did not complete at once would make the figures worthless.
+func evaluate(queue *tcqueue.Queue, ids []string) (figure, error) {
 	var first, last time.Time
 	var took []time.Duration
 	for _, id := range ids {
-		status, err := queue.Status(id)
+		answer, err := queue.Status(id)
 		if err != nil {
-			return figure{}, err
+			return figure{}, fmt.Errorf("get status: %w", err)
 		}
-		started, resolved := time.Time(status.Status.Runs[0].Started), time.Time(status.Status.Runs[0].Resolved)
+		status := answer.Status
+		if status.State != "completed" || len(status.Runs) != 1 {
+			return figure{}, fmt.Errorf("task %s is %s after %d runs", id, status.State, len(status.Runs))
+		}
+		started, resolved := time.Time(status.Runs[0].Started), time.Time(status.Runs[0].Resolved)
 		if first.IsZero() || started.Before(first) {
 			first = started
 		}
@@ -141,31 +135,31 @@ func judge(queue *tcqueue.Queue, ids []string) (figure, error) {
 		took = append(took, resolved.Sub(started))
 	}
 	slices.Sort(took)
+	all := last.Sub(first)
 	return figure{
-		rate:   float64(len(ids)) / last.Sub(first).Seconds(),
-		median: took[len(took)/2],
-		p95:    took[len(took)*95/100],
+		took: all, rate: float64(len(ids)) / all.Seconds(),
+		median: took[(len(took)-1)/2], p95: took[(len(took)*95+99)/100-1],
 	}, nil
 }
 
-func createTasks(queue *tcqueue.Queue, pool string, s scenario) ([]string, error) {
-	provisioner, workerType, _ := strings.Cut(pool, "/")
-	payload, err := json.Marshal(map[string]any{"command": [][]string{strings.Fields(s.command)}, "maxRunTime": 60})
+// createTasks creates the tasks of a scenario and returns their ids.
+func createTasks(queue *tcqueue.Queue, taskQueue string, s scenario) ([]string, error) {
+	payload, err := json.Marshal(map[string]any{"command": [][]string{s.command}, "maxRunTime": 60})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encode payload: %w", err)
 	}
+	now := time.Now()
 	ids := make([]string, s.tasks)
 	for i := range ids {
 		ids[i] = slugid.Nice()
 		definition := &tcqueue.TaskDefinitionRequest{
-			ProvisionerID: provisioner, WorkerType: workerType, TaskQueueID: pool, SchedulerID: "-",
-			Created: tcclient.Time(time.Now()), Deadline: tcclient.Time(time.Now().Add(time.Hour)),
-			Expires: tcclient.Time(time.Now().Add(2 * time.Hour)), Payload: payload,
+			TaskQueueID: taskQueue, Payload: payload, Created: tcclient.Time(now),
+			Deadline: tcclient.Time(now.Add(time.Hour)), Expires: tcclient.Time(now.Add(2 * time.Hour)),
 		}
 		definition.Metadata.Name, definition.Metadata.Description = "bench", "A task to be measured."
 		definition.Metadata.Owner, definition.Metadata.Source = "bench@example.com", "https://example.com"
 		if _, err := queue.CreateTask(ids[i], definition); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("create task: %w", err)
 		}
 	}
 	return ids, nil
