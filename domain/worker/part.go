@@ -2,12 +2,15 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
 
+	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
+	"github.com/taskcluster/taskcluster-worker/ports/fetch"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 )
 
@@ -22,7 +25,7 @@ type pluginPart struct {
 // addPlugins makes the part of every plugin in the run. Where one cannot be
 // made, the others are nevertheless: the log is still to be stored. The first
 // error in declared order is returned.
-func (r *runner) addPlugins(payloads map[string][]byte, authorize auth.Authorize) error {
+func (r *runner) addPlugins(c contents, authorize auth.Authorize) error {
 	store := r.w.deps.Artifacts.Open(r.claim)
 	owners := map[string]string{}
 	var first error
@@ -32,11 +35,13 @@ func (r *runner) addPlugins(payloads map[string][]byte, authorize auth.Authorize
 			part.part, err = p.NewTaskPlugin(plugin.Task{
 				Run:         r.claim.Run(),
 				Definition:  r.claim.Task(),
-				Payload:     payloads[p.Name()],
+				Payload:     c.parts[p.Name()],
+				Dialect:     c.dialect,
 				Credentials: r.claim.Credentials,
 				Artifacts:   &ownedStore{Store: store, owner: p.Name(), owners: owners},
 				Log:         r.taskLog,
 				Authorize:   authorize,
+				Fetch:       r.fetch,
 			})
 			return err
 		})
@@ -59,13 +64,21 @@ func (r *runner) addPlugins(payloads map[string][]byte, authorize auth.Authorize
 	return first
 }
 
+// fetch resolves a reference with the rights of the run's task.
+func (r *runner) fetch(ctx context.Context, ref fetch.Reference) (fetch.Content, error) {
+	if r.w.deps.Fetch == nil {
+		return fetch.Content{}, fmt.Errorf("fetch %s: %w", ref, errors.ErrUnsupported)
+	}
+	return r.w.deps.Fetch.Resolve(ctx, ref, r.claim.Credentials)
+}
+
 // addFinishers makes the parts that store the log of a run whose payload is not
 // to be used. They see an empty payload, and those that cannot do with one are
 // left out.
 func (r *runner) addFinishers(authorize auth.Authorize) {
-	empty := map[string][]byte{}
+	empty := contents{parts: map[string][]byte{}, dialect: payload.GenericWorker}
 	for _, p := range r.w.deps.Plugins {
-		empty[p.Name()] = []byte("{}")
+		empty.parts[p.Name()] = []byte("{}")
 	}
 	if err := r.addPlugins(empty, authorize); err != nil {
 		r.log.DebugContext(r.work, "plugins left out of a run with a malformed payload", slog.Any("error", err))

@@ -30,14 +30,23 @@ func composeSchema(deps Deps) (*payload.Schema, error) {
 	return payload.Compose(deps.Compile, fragments...)
 }
 
-// readPayload checks the payload of a task and returns the part of each owner.
-// It writes every violation, and the schema, to the log.
+// contents is a checked payload: the part of each owner.
+type contents struct {
+	parts   map[string][]byte
+	dialect payload.Dialect
+}
+
+// readPayload checks the payload of a task, whatever its dialect, and returns
+// the part of each owner. It writes every violation, and the schema, to the log.
 //
 // Faults: Malformed.
-func (w *Worker) readPayload(def task.Definition, log *tasklog.Log) (map[string][]byte, error) {
-	violations, err := w.schema.Check(def.Payload)
+func (w *Worker) readPayload(def task.Definition, log *tasklog.Log) (contents, error) {
+	translation, violations, err := w.translate(def.Payload)
+	if err == nil && len(violations) == 0 {
+		violations, err = w.schema.Check(translation.Payload)
+	}
 	if err != nil {
-		return nil, fault.Malformedf("payload: %v", err)
+		return contents{}, fault.Malformedf("payload: %v", err)
 	}
 	if len(violations) > 0 {
 		var list strings.Builder
@@ -46,25 +55,33 @@ func (w *Worker) readPayload(def task.Definition, log *tasklog.Log) (map[string]
 		}
 		log.Errorf("The payload of the task does not match the schema of worker pool %s:\n%s", w.cfg.Pool, list.String())
 		log.Infof("The schema is:\n%s", w.schema.Document())
-		return nil, fault.Malformedf("task payload is malformed: %d violation(s) of the schema, listed above", len(violations))
+		return contents{}, fault.Malformedf("task payload is malformed: %d violation(s) of the schema, listed above", len(violations))
 	}
-	parts := map[string][]byte{}
+	c := contents{parts: map[string][]byte{}, dialect: translation.Dialect}
 	owners := []string{w.deps.Engine.Name()}
 	for _, p := range w.deps.Plugins {
 		owners = append(owners, p.Name())
 	}
 	for _, owner := range owners {
-		if parts[owner], err = w.schema.Split(owner, def.Payload); err != nil {
-			return nil, err
+		if c.parts[owner], err = w.schema.Split(owner, translation.Payload); err != nil {
+			return contents{}, err
 		}
 	}
-	return parts, w.refuseDisabled(def)
+	return c, w.refuseDisabled(translation.Payload)
+}
+
+// translate puts a payload into the worker's own form.
+func (w *Worker) translate(raw []byte) (payload.Translation, []payload.Violation, error) {
+	if w.deps.Translate == nil {
+		return payload.Translation{Payload: raw, Dialect: payload.GenericWorker}, nil, nil
+	}
+	return w.deps.Translate(raw)
 }
 
 // refuseDisabled refuses a payload that asks for what a disabled plugin does.
-func (w *Worker) refuseDisabled(def task.Definition) error {
+func (w *Worker) refuseDisabled(translated []byte) error {
 	for _, p := range w.deps.Disabled {
-		part, err := w.schema.Split(p.Name(), def.Payload)
+		part, err := w.schema.Split(p.Name(), translated)
 		if err != nil {
 			return err
 		}

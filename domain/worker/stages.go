@@ -37,12 +37,12 @@ func (r *runner) begin() outcome {
 // engine acquire what takes long, all at once.
 func (r *runner) prepare(ctx context.Context) (run.Event, error) {
 	authorize := newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth)
-	payloads, err := r.w.readPayload(r.claim.Task(), r.taskLog)
+	contents, err := r.w.readPayload(r.claim.Task(), r.taskLog)
 	if err != nil {
 		r.addFinishers(authorize)
 		return nil, err
 	}
-	if err := r.addPlugins(payloads, authorize); err != nil {
+	if err := r.addPlugins(contents, authorize); err != nil {
 		return nil, err
 	}
 
@@ -60,8 +60,7 @@ func (r *runner) prepare(ctx context.Context) (run.Event, error) {
 		}
 	}
 	wg.Go(func() {
-		payload := payloads[r.w.deps.Engine.Name()]
-		if errs[len(r.plugins)] = r.newBuilder(ctx, payload, authorize); errs[len(r.plugins)] != nil {
+		if errs[len(r.plugins)] = r.newBuilder(ctx, contents, authorize); errs[len(r.plugins)] != nil {
 			cancel()
 		}
 	})
@@ -84,14 +83,16 @@ func decisive(errs []error) error {
 	return echo
 }
 
-func (r *runner) newBuilder(ctx context.Context, payload []byte, authorize auth.Authorize) error {
+func (r *runner) newBuilder(ctx context.Context, c contents, authorize auth.Authorize) error {
 	return contain(func() error {
 		b, err := r.w.deps.Engine.NewBuilder(ctx, engine.Options{
 			Run:        r.claim.Run(),
 			Definition: r.claim.Task(),
-			Payload:    payload,
+			Payload:    c.parts[r.w.deps.Engine.Name()],
+			Dialect:    c.dialect,
 			Log:        r.taskLog,
 			Authorize:  authorize,
+			Fetch:      r.fetch,
 		})
 		if err != nil {
 			return err

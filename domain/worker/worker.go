@@ -22,6 +22,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/fetch"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
@@ -53,7 +54,7 @@ type Config struct {
 }
 
 // Deps are the ports that a worker works through. All are required, but for
-// Interrupts, Disabled and Observe.
+// Interrupts, Disabled, Fetch, Translate and Observe.
 type Deps struct {
 	Queue      queue.Queue
 	Engine     engine.Engine
@@ -62,6 +63,8 @@ type Deps struct {
 	Artifacts  artifact.Opener
 	Logs       tasklog.Recorder
 	Auth       auth.Expander
+	Fetch      fetch.Source // nil for none
+	Translate  payload.Translator
 	Interrupts []interrupt.Source
 	Telemetry  telemetry.Telemetry
 	Compile    payload.Compiler

@@ -21,8 +21,10 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
+	"github.com/taskcluster/taskcluster-worker/ports/fetch"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
@@ -54,9 +56,11 @@ type Engine interface {
 type Options struct {
 	Run        task.RunID
 	Definition task.Definition
-	Payload    []byte         // the engine's part, valid against PayloadSchema
-	Log        *tasklog.Log   // takes the task's output, and a block of lines about each command
-	Authorize  auth.Authorize // checks the task's scopes
+	Payload    []byte          // the engine's part, valid against PayloadSchema
+	Dialect    payload.Dialect // of the payload that the task's author wrote
+	Log        *tasklog.Log    // takes the task's output, and a block of lines about each command
+	Authorize  auth.Authorize  // checks the task's scopes
+	Fetch      fetch.Fetch     // fetches with the task's rights
 }
 
 // Builder is a sandbox in the making. It is not safe for concurrent use.

@@ -26,17 +26,33 @@ type VolumeAttacher interface {
 	AttachVolume(path string, v Volume, readOnly bool) error
 }
 
-// Volume is storage that outlives a sandbox. Only the engine that made it knows
-// more.
+// Volume is storage that outlives a sandbox, and the worker's process. Only the
+// engine that made it knows more.
 type Volume interface {
+	// ID identifies the volume among all that its engine ever made, by
+	// letters, digits and hyphens.
+	ID() string
+
 	// Close frees the storage. No sandbox may use it. It is idempotent.
 	Close() error
 }
 
-// Volumes is implemented by engines that can make volumes.
+// Volumes is implemented by engines that can make volumes. Its methods are safe
+// for concurrent use.
 type Volumes interface {
-	// NewVolume makes an empty volume.
+	// NewVolume makes an empty volume, which the user of any task may write
+	// to.
 	NewVolume(ctx context.Context) (Volume, error)
+
+	// OpenVolume returns a volume that was made before, maybe by an earlier
+	// process.
+	//
+	// Errors: fs.ErrNotExist.
+	OpenVolume(ctx context.Context, id string) (Volume, error)
+
+	// KeepVolumes frees all volumes but those of the given IDs. It is called
+	// before any sandbox is made.
+	KeepVolumes(ctx context.Context, ids []string) error
 }
 
 // Shells is implemented by sandboxes that interactive shells can be opened in.

@@ -17,11 +17,13 @@ import (
 	"context"
 	"io"
 
+	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/fetch"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
@@ -51,10 +53,12 @@ type Task struct {
 	Run         task.RunID
 	Definition  task.Definition
 	Payload     []byte                  // the plugin's part, valid against PayloadSchema
+	Dialect     payload.Dialect         // of the payload that the task's author wrote
 	Credentials func() task.Credentials // the latest; do not keep the result
 	Artifacts   artifact.Store
 	Log         *tasklog.Log   // sealed before Finished
 	Authorize   auth.Authorize // checks the task's scopes
+	Fetch       fetch.Fetch    // fetches with the task's rights
 }
 
 // TaskPlugin is a plugin's part in one run. It may implement any of the hook

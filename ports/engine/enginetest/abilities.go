@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"testing"
@@ -73,7 +74,8 @@ func mountsVolumes(ctx context.Context, tb testing.TB, h Harness) error {
 	if !h.Abilities().Volumes {
 		return nil
 	}
-	v, err := h.Engine(tb).(engine.Volumes).NewVolume(ctx)
+	volumes := h.Engine(tb).(engine.Volumes)
+	v, err := volumes.NewVolume(ctx)
 	if err != nil {
 		return fmt.Errorf("NewVolume: %w", err)
 	}
@@ -82,6 +84,7 @@ func mountsVolumes(ctx context.Context, tb testing.TB, h Harness) error {
 			tb.Errorf("Volume.Close: %v", err)
 		}
 	})
+	id := v.ID()
 	for _, use := range []struct {
 		title    string
 		readOnly bool
@@ -92,6 +95,10 @@ func mountsVolumes(ctx context.Context, tb testing.TB, h Harness) error {
 		{"reading what an earlier task has written", true, Step{Do: Read, Path: "cache/file"}, true},
 		{"writing to a read-only volume", true, Step{Do: Write, Path: "cache/file", Text: "x"}, false},
 	} {
+		// As another process would, each use finds the volume by its ID.
+		if v, err = volumes.OpenVolume(ctx, id); err != nil {
+			return fmt.Errorf("OpenVolume: %w", err)
+		}
 		b, log, err := build(ctx, tb, h, use.step)
 		if err != nil {
 			return err
@@ -113,6 +120,35 @@ func mountsVolumes(ctx context.Context, tb testing.TB, h Harness) error {
 		if err := r.Close(); err != nil {
 			return err
 		}
+	}
+	return keepsVolumes(ctx, volumes, id)
+}
+
+// keepsVolumes checks what becomes of a volume that is to be kept, and of
+// others.
+func keepsVolumes(ctx context.Context, volumes engine.Volumes, id string) error {
+	other, err := volumes.NewVolume(ctx)
+	if err != nil {
+		return fmt.Errorf("NewVolume: %w", err)
+	}
+	defer func() { _ = other.Close() }()
+	if err := volumes.KeepVolumes(ctx, []string{id}); err != nil {
+		return fmt.Errorf("KeepVolumes: %w", err)
+	}
+	if _, err := volumes.OpenVolume(ctx, other.ID()); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("OpenVolume of a volume that was not kept: got %q, want fs.ErrNotExist", fmt.Sprint(err))
+	}
+	kept, err := volumes.OpenVolume(ctx, id)
+	if err != nil {
+		return fmt.Errorf("OpenVolume of a volume that was kept: %w", err)
+	}
+	for i := range 2 {
+		if err := kept.Close(); err != nil {
+			return fmt.Errorf("Volume.Close, call %d: %w", i+1, err)
+		}
+	}
+	if _, err := volumes.OpenVolume(ctx, id); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("OpenVolume of a closed volume: got %q, want fs.ErrNotExist", fmt.Sprint(err))
 	}
 	return nil
 }

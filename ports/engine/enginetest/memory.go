@@ -2,11 +2,14 @@ package enginetest
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"maps"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +25,7 @@ type Memory struct {
 	mu      sync.Mutex
 	alive   map[string]int // number of processes by mark
 	running int            // sandboxes that have not ended
+	volumes map[string]*memoryVolume
 }
 
 var (
@@ -80,7 +84,33 @@ func (m *Memory) NewBuilder(_ context.Context, o engine.Options) (engine.Builder
 
 // NewVolume implements engine.Volumes.
 func (m *Memory) NewVolume(context.Context) (engine.Volume, error) {
-	return &memoryVolume{files: fstest.MapFS{}}, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.volumes == nil {
+		m.volumes = map[string]*memoryVolume{}
+	}
+	v := &memoryVolume{m: m, id: rand.Text(), files: fstest.MapFS{}}
+	m.volumes[v.id] = v
+	return v, nil
+}
+
+// OpenVolume implements engine.Volumes.
+func (m *Memory) OpenVolume(_ context.Context, id string) (engine.Volume, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, ok := m.volumes[id]
+	if !ok {
+		return nil, &fs.PathError{Op: "open volume", Path: id, Err: fs.ErrNotExist}
+	}
+	return v, nil
+}
+
+// KeepVolumes implements engine.Volumes.
+func (m *Memory) KeepVolumes(_ context.Context, ids []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.volumes, func(id string, _ *memoryVolume) bool { return !slices.Contains(ids, id) })
+	return nil
 }
 
 // Close implements engine.Engine. It fails if a sandbox is running.
@@ -112,12 +142,23 @@ func (m *Memory) ran(n int) {
 
 // memoryVolume is a volume: files by their names in it.
 type memoryVolume struct {
+	m  *Memory
+	id string
+
 	mu    sync.Mutex
 	files fstest.MapFS
 }
 
+// ID implements engine.Volume.
+func (v *memoryVolume) ID() string { return v.id }
+
 // Close implements engine.Volume.
-func (v *memoryVolume) Close() error { return nil }
+func (v *memoryVolume) Close() error {
+	v.m.mu.Lock()
+	defer v.m.mu.Unlock()
+	delete(v.m.volumes, v.id)
+	return nil
+}
 
 type memoryMount struct {
 	volume   *memoryVolume
