@@ -252,7 +252,10 @@ func claimAgain() func(context.Context, *Memory, int) ([]queue.Claim, error) {
 		}
 		claims, err := m.Claim(ctx, n)
 		if len(claims) > 0 {
-			granted <- claims[0]
+			select {
+			case granted <- claims[0]:
+			default: // a concurrent call has left one already
+			}
 		}
 		return claims, err
 	}
