@@ -3,7 +3,7 @@ package main
 import (
 	"time"
 
-	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/setting"
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
 
 // config is the whole configuration of the app. All that is said of a setting

@@ -13,7 +13,7 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
 
-	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/setting"
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
 
 // loaded is a configuration and where its values come from.
@@ -77,8 +77,16 @@ func (l *loaded) unmarshal() error {
 	// Each value is set by its path, since viper takes an empty section of a
 	// file for one that takes the place of all defaults and variables below it.
 	v := viper.New()
-	for path, value := range l.values {
-		v.Set(path, value.Text)
+	for _, s := range settings().Settings() {
+		value, ok := l.values[s.Path]
+		if !ok {
+			continue
+		}
+		decoded, err := s.Decoded(value.Text)
+		if err != nil {
+			return fmt.Errorf("read configuration: %w", err)
+		}
+		v.Set(s.Path, decoded)
 	}
 	err := v.UnmarshalExact(&l.config, viper.DecodeHook(mapstructure.ComposeDecodeHookFunc(
 		mapstructure.StringToTimeDurationHookFunc(), decodeBytes)))

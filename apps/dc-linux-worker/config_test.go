@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/jsonschema"
-	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/setting"
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
 
 var update = flag.Bool("update", false, "write the table of the manual instead of comparing with it")

@@ -87,7 +87,9 @@ func (c *fileReader) section(path string, n *yaml.Node) {
 			continue
 		}
 		seen[key.Value] = key.Line
-		if s := c.table.find(at); s != nil {
+		if s := c.table.find(at); s != nil && s.kind.isList() {
+			c.list(s, value)
+		} else if s != nil {
 			c.value(s, value)
 		} else if key.Kind == yaml.ScalarNode && key.Value != "" && c.table.isSection(at) {
 			c.section(at, value)

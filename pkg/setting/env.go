@@ -20,6 +20,13 @@ func (t *Table) ReadEnv(environ []string) (Values, Problems) {
 		case i < 0 || value == "":
 		default:
 			s := t.settings[i]
+			if s.kind.isList() {
+				v, found := s.readList(name, value)
+				if problems = append(problems, found...); len(found) == 0 {
+					values[s.Path] = v
+				}
+				continue
+			}
 			if err := s.Check(value); err != nil {
 				problems = append(problems, Problem{name, s.Path, err.Error()})
 				continue

@@ -13,6 +13,12 @@ import (
 // Check returns what is wrong with a value, or nil. The value of a secret is
 // not in the error.
 func (s *Setting) Check(value string) error {
+	if s.kind.isList() {
+		if _, problems := s.readList("", value); len(problems) > 0 {
+			return problems
+		}
+		return nil
+	}
 	if err := s.check(value); err != nil {
 		return fmt.Errorf("expected %s, got %s", s.Expected(), s.quote(value))
 	}
@@ -78,8 +84,11 @@ func (s *Setting) Expected() string {
 	words := [...]string{
 		text: "text", boolean: "true or false", integer: "a whole number", number: "a number",
 		duration: "a duration such as 90s or 24h", size: "a size such as 512MiB or 4GiB",
+		texts: "a list of texts", list: "a list",
 	}[s.kind]
 	switch {
+	case s.kind == list:
+		return words + " of keys and values (" + strings.Join(s.entries.keys(""), ", ") + ")"
 	case len(s.oneOf) == 1:
 		return s.oneOf[0]
 	case len(s.oneOf) > 1:

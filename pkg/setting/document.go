@@ -43,6 +43,16 @@ func (s *Setting) schema() map[string]any {
 	case duration:
 		m["type"] = "string"
 		m["pattern"] = `^([0-9.]+(ns|us|µs|ms|s|m|h))+$`
+	case list:
+		m["type"] = "array"
+		m["items"] = s.entries.sectionSchema("")
+	case texts:
+		one := *s
+		one.kind, one.Default = text, ""
+		items := one.schema()
+		delete(items, "description")
+		m["type"], m["items"] = "array", items
+		return m
 	default:
 		m["type"] = "string"
 	}
@@ -87,6 +97,9 @@ func (s *Setting) description() string {
 	if s.Computed != "" {
 		d += " Default: " + s.Computed + "."
 	}
+	if s.Env == "" {
+		return d
+	}
 	return d + " Environment variable: " + s.Env + "."
 }
 
@@ -128,6 +141,9 @@ func (t *Table) YAML(values Values) string {
 			}
 		}
 		open = open[:len(sections)]
+		if s.kind.isList() {
+			v = s.shown(v)
+		}
 		if s.Secret {
 			v = "(hidden)"
 		}

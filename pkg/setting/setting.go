@@ -3,14 +3,16 @@
 // file or an environment variable gives them, the JSON schema of the file, and
 // the table for the manual.
 //
-// Each field of the struct is a setting or a struct of settings. Its tags:
+// Each field of the struct is a setting or a struct of settings; a setting may
+// be a list of texts, or of structs. Its tags:
 //
 //	mapstructure  the key, such as "capacity"
 //	doc           what the setting means, in Markdown
 //	default       the value if nothing sets it, as text
 //	computed      in place of default: how the value is found at run time
 //	env           the environment variable, if it is not named after the path
-//	needs         what the setting is required for, such as "deployment"
+//	needs         what the setting is required for, such as "deployment", or
+//	              "entry" in the struct of a list
 //	min, max      the least and the greatest value of a number or a duration
 //	oneof         the values that are allowed, separated by spaces
 //	pattern       a regular expression that text must match
@@ -42,6 +44,7 @@ type Setting struct {
 	oneOf    []string
 	pattern  *regexp.Regexp
 	example  string
+	entries  *Table // of a list of structs
 }
 
 // Table is all settings of an app, in the order of its struct. It does not
@@ -75,6 +78,10 @@ func (t *Table) add(path string, section reflect.Type) {
 	for f := range section.Fields() {
 		at := strings.TrimPrefix(path+"."+f.Tag.Get("mapstructure"), ".")
 		k, ok := kindOf(f.Type)
+		var entries *Table
+		if !ok {
+			k, entries, ok = listOf(f.Type)
+		}
 		if !ok {
 			t.add(at, f.Type)
 			continue
@@ -92,8 +99,9 @@ func (t *Table) add(path string, section reflect.Type) {
 			max:      f.Tag.Get("max"),
 			oneOf:    strings.Fields(f.Tag.Get("oneof")),
 			example:  f.Tag.Get("example"),
+			entries:  entries,
 		}
-		if s.Env == "" {
+		if s.Env == "" && t.prefix != "" {
 			s.Env = t.prefix + strings.ToUpper(strings.ReplaceAll(at, ".", "_"))
 		}
 		if p := f.Tag.Get("pattern"); p != "" {
@@ -154,7 +162,11 @@ const (
 	number
 	duration
 	size
+	texts // a list of text
+	list  // a list of structs
 )
+
+func (k kind) isList() bool { return k == texts || k == list }
 
 func kindOf(t reflect.Type) (k kind, ok bool) {
 	switch {

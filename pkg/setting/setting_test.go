@@ -9,11 +9,19 @@ import (
 )
 
 type testConfig struct {
-	Name   string  `mapstructure:"name" needs:"work" pattern:"^[a-z]+$" example:"abc" doc:"A name."`
-	Token  string  `mapstructure:"token" env:"TOKEN" needs:"work" secret:"true" pattern:"^[a-z]+$" doc:"A token."`
-	Colour string  `mapstructure:"colour" default:"red" oneof:"red green blue" doc:"A colour."`
-	Inner  inner   `mapstructure:"inner"`
-	Always limited `mapstructure:"always"`
+	Name   string   `mapstructure:"name" needs:"work" pattern:"^[a-z]+$" example:"abc" doc:"A name."`
+	Token  string   `mapstructure:"token" env:"TOKEN" needs:"work" secret:"true" pattern:"^[a-z]+$" doc:"A token."`
+	Colour string   `mapstructure:"colour" default:"red" oneof:"red green blue" doc:"A colour."`
+	Inner  inner    `mapstructure:"inner"`
+	Always limited  `mapstructure:"always"`
+	Words  []string `mapstructure:"words" pattern:"^[a-z]+$" example:"abc" doc:"Words."`
+	Hosts  []host   `mapstructure:"hosts" doc:"Hosts."`
+}
+
+type host struct {
+	Name  string `mapstructure:"name" needs:"entry" doc:"Its name."`
+	Token string `mapstructure:"token" secret:"true" doc:"Its token."`
+	Port  int    `mapstructure:"port" max:"65535" doc:"Its port."`
 }
 
 type inner struct {
@@ -51,12 +59,12 @@ func TestReadFile(t *testing.T) {
 		{name: "a key in another spelling", content: "inner: {Count: 3}\n", values: Values{}, problems: []string{"f:1: inner.Count: unknown key; did you mean inner.count?"}},
 		{name: "a key that is like none", content: "inner: {elephants: 3}\n", values: Values{}, problems: []string{"f:1: inner.elephants: unknown key; known here: count, share, patience, size"}},
 		{name: "keys that are no text", content: "1: 2\n? [a]\n: 3\n", values: Values{}, problems: []string{
-			"f:1: 1: unknown key; known here: name, token, colour, inner, always",
-			"f:2: unknown key; known here: name, token, colour, inner, always",
+			"f:1: 1: unknown key; known here: name, token, colour, inner, always, words, hosts",
+			"f:2: unknown key; known here: name, token, colour, inner, always, words, hosts",
 		}},
-		{name: "merged keys", content: "<<: {name: abc}\n", values: Values{}, problems: []string{"f:1: <<: unknown key; known here: name, token, colour, inner, always"}},
+		{name: "merged keys", content: "<<: {name: abc}\n", values: Values{}, problems: []string{"f:1: <<: unknown key; known here: name, token, colour, inner, always, words, hosts"}},
 		{name: "a section that is a value", content: "inner: 3\n", values: Values{}, problems: []string{"f:1: inner: expected keys and values (count, share, patience, size), got the number"}},
-		{name: "a file that is a list", content: "- 3\n", values: Values{}, problems: []string{"f:1: expected keys and values (name, token, colour, inner, always), got a list"}},
+		{name: "a file that is a list", content: "- 3\n", values: Values{}, problems: []string{"f:1: expected keys and values (name, token, colour, inner, always, words, hosts), got a list"}},
 		{name: "a value that is a section", content: "name: {a: b}\n", values: Values{}, problems: []string{"f:1: name: expected text such as abc, got keys and values"}},
 		{name: "no value", content: "name:\n", values: Values{}, problems: []string{"f:1: name: expected text such as abc, got nothing"}},
 		{name: "a number for text", content: "name: 3\n", values: Values{}, problems: []string{`f:1: name: expected text such as abc, got the number "3"`}},
@@ -73,6 +81,25 @@ func TestReadFile(t *testing.T) {
 		{name: "a secret", content: "token: GEHEIM\n", values: Values{}, problems: []string{"f:1: token: expected text, got something else"}},
 		{name: "twice", content: "name: abc\nname: abd\n", values: Values{"name": {"abc", "f:1"}}, problems: []string{"f:2: name: is set twice, first in line 1"}},
 		{name: "two documents", content: "name: abc\n---\nname: abd\n", values: Values{"name": {"abc", "f:1"}}, problems: []string{"f:2: there is a second document: one is enough"}},
+		{
+			name:    "lists",
+			content: "words: [abc, def]\nhosts:\n- name: a\n  port: 80\n- {name: b, token: GEHEIM}\n",
+			values:  Values{"words": {`["abc","def"]`, "f:1"}, "hosts": {`[{"name":"a","port":"80"},{"name":"b","token":"GEHEIM"}]`, "f:3"}},
+		},
+		{name: "empty lists", content: "words: []\nhosts: []\n", values: Values{"words": {"[]", "f:1"}, "hosts": {"[]", "f:2"}}},
+		{name: "no lists", content: "words: abc\nhosts: {name: a}\n", values: Values{}, problems: []string{
+			"f:1: words: expected a list of texts such as abc, got the text",
+			"f:2: hosts: expected a list of keys and values (name, token, port), got keys and values",
+		}},
+		{name: "lists of something else", content: "words: [abc, 3, DEF]\nhosts:\n- port: 70000\n- a\n- {name: b, nane: c}\n", values: Values{}, problems: []string{
+			"f:1: words[1]: expected text such as abc, got the number",
+			`f:1: words[2]: expected text such as abc, got "DEF"`,
+			`f:3: hosts[0].port: expected a whole number, got "70000"`,
+			"f:3: hosts[0].name: is missing",
+			"f:4: hosts[1]: expected keys and values (name, token, port), got the text",
+			"f:4: hosts[1].name: is missing",
+			"f:5: hosts[2].nane: unknown key; did you mean name?",
+		}},
 		{name: "no YAML", content: "name: 'abc\n", values: nil, problems: []string{"f:2: is not valid YAML: found unexpected end of stream"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,20 +117,32 @@ func TestReadFile(t *testing.T) {
 func TestReadEnv(t *testing.T) {
 	values, problems := table().ReadEnv([]string{
 		"APP_NAME=abc", "TOKEN=geheim", "APP_INNER_COUNT=10", "APP_INNER_SIZE=1GB", "APP_COLOUR=", "APP_TOKEN=x",
-		"APP_INNER_CUONT=1", "APP_", "OTHER=1", "TOKENS=1",
+		"APP_INNER_CUONT=1", "APP_", "OTHER=1", "TOKENS=1", `APP_WORDS=["a"]`, `APP_HOSTS=[{"port": 1}]`,
 	})
-	want := Values{"name": {"abc", "APP_NAME"}, "token": {"geheim", "TOKEN"}, "inner.size": {"1GB", "APP_INNER_SIZE"}}
+	want := Values{"words": {`["a"]`, "APP_WORDS"}, "name": {"abc", "APP_NAME"}, "token": {"geheim", "TOKEN"}, "inner.size": {"1GB", "APP_INNER_SIZE"}}
 	if diff := cmp.Diff(want, values); diff != "" {
 		t.Errorf("values (-want +got):\n%s", diff)
 	}
 	wantProblems := strings.Join([]string{
 		"APP_: unknown variable",
+		"APP_HOSTS: hosts[0].name: is missing",
 		`APP_INNER_COUNT: inner.count: expected a whole number from 1 to 9, got "10"`,
 		"APP_INNER_CUONT: unknown variable; did you mean APP_INNER_COUNT?",
 		"APP_TOKEN: unknown variable; did you mean TOKEN?",
 	}, "\n")
 	if diff := cmp.Diff(wantProblems, problems.Error()); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
+func TestListsAreShownWithoutSecrets(t *testing.T) {
+	got := table().YAML(Values{
+		"words": {`["abc"]`, "f:1"},
+		"hosts": {`[{"name":"b","token":"GEHEIM"}]`, "f:3"},
+	})
+	want := "words: [\"abc\"] # f:1\nhosts: [{\"name\":\"b\",\"token\":\"(hidden)\"}] # f:3\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
