@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -25,49 +23,18 @@ type loaded struct {
 // needStart names what a worker needs for working on a deployment.
 const needStart = "start"
 
-// originDefault is the origin of values that nobody has set.
-const originDefault = "default"
-
-// overrides are the defaults of settings that a command has in place of the
-// general ones, by path.
-type overrides map[string]string
-
 // loadConfig reads the configuration from a file, or from none if its name is
 // empty, and the environment, which has precedence. What is needed for something
-// must be there: needStart or, for nothing in particular, "".
+// must be there: needStart or, for nothing in particular, "". Defaults are those
+// that a command has in place of the general ones, by path.
 //
 // Errors: setting.Problems, with all that is wrong.
-func loadConfig(file string, environ []string, need string, defaults overrides) (loaded, error) {
-	table := settings()
-	fromFile := setting.Values{}
-	var problems setting.Problems
-	if file != "" {
-		content, err := os.ReadFile(file) //nolint:gosec // the operator names it
-		if err != nil {
-			return loaded{}, setting.Problems{{Where: file, Message: "cannot read the configuration file: " + reason(err)}}
-		}
-		if fromFile, problems = table.ReadFile(file, content); fromFile == nil {
-			return loaded{}, problems
-		}
+func loadConfig(file string, environ []string, need string, defaults map[string]string) (loaded, error) {
+	values, err := settings().Load(file, environ, need, computedDefaults(), defaults)
+	if err != nil {
+		return loaded{}, err
 	}
-	fromEnv, more := table.ReadEnv(environ)
-	problems = append(problems, more...)
-	problems = append(problems, table.Missing(need, problems, fromFile, fromEnv)...)
-	if len(problems) > 0 {
-		return loaded{}, problems
-	}
-
-	l := loaded{values: setting.Values{}}
-	computed := computedDefaults()
-	for _, s := range table.Settings() {
-		for _, value := range []string{s.Default, computed[s.Path], defaults[s.Path]} {
-			if value != "" {
-				l.values[s.Path] = setting.Value{Text: value, Origin: originDefault}
-			}
-		}
-	}
-	maps.Copy(l.values, fromFile)
-	maps.Copy(l.values, fromEnv)
+	l := loaded{values: values}
 	return l, l.unmarshal()
 }
 
@@ -105,8 +72,8 @@ func decodeBytes(_, to reflect.Type, value any) (any, error) {
 }
 
 // computedDefaults are the defaults that depend on the machine, by path.
-func computedDefaults() overrides {
-	defaults := overrides{"worker.id": hostID(), "native.dir": "/var/lib/dc-linux-worker", "log.level": "info", "log.format": "json"}
+func computedDefaults() map[string]string {
+	defaults := map[string]string{"worker.id": hostID(), "native.dir": "/var/lib/dc-linux-worker", "log.level": "info", "log.format": "json"}
 	if os.Geteuid() != 0 {
 		if cache, err := os.UserCacheDir(); err == nil {
 			defaults["native.dir"] = filepath.Join(cache, "dc-linux-worker")
@@ -131,15 +98,3 @@ func hostID() string {
 	}
 	return id[:min(len(id), 38)]
 }
-
-// reason returns why a file could not be read, without its name.
-func reason(err error) string {
-	if e, ok := errors.AsType[*os.PathError](err); ok {
-		return e.Err.Error()
-	}
-	return err.Error()
-}
-
-// effective returns the configuration in the form of its file, secrets hidden,
-// with the origin of each value.
-func (l *loaded) effective() string { return settings().YAML(l.values) }

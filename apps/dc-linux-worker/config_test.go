@@ -93,7 +93,7 @@ log: {format: text, level: debug}
 }
 
 func TestLoadConfigWithoutFile(t *testing.T) {
-	l, err := loadConfig("", nil, "", overrides{"worker.pool": "local/x", "log.level": "warn"})
+	l, err := loadConfig("", nil, "", map[string]string{"worker.pool": "local/x", "log.level": "warn"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,9 +123,9 @@ func TestShowIsConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := load(t, first.effective())
+	second, err := load(t, settings().YAML(first.values))
 	if err != nil {
-		t.Fatalf("%v in:\n%s", err, first.effective())
+		t.Fatalf("%v in:\n%s", err, settings().YAML(first.values))
 	}
 	if diff := cmp.Diff(first.config, second.config, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("configuration, and as shown (-first +second):\n%s", diff)
@@ -194,8 +194,8 @@ func TestSecretsAreNotTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(l.effective(), secret) {
-		t.Errorf("secret is shown:\n%s", l.effective())
+	if strings.Contains(settings().YAML(l.values), secret) {
+		t.Errorf("secret is shown:\n%s", settings().YAML(l.values))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
 
 // embedded is a worker with a queue of its own.
@@ -25,7 +26,7 @@ type devOptions struct {
 	data   string // directory; empty for a temporary one
 }
 
-func devCommand(s streams) *cobra.Command {
+func devCommand(s command.Streams) *cobra.Command {
 	var o devOptions
 	cmd := &cobra.Command{
 		Use:   "dev",
@@ -37,23 +38,23 @@ to create tasks there.`,
   dc-linux-worker dev --listen 127.0.0.1:8080 --data ~/.cache/taskcluster-dev`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := loadConfig(o.config, os.Environ(), "", overrides{"worker.group": localGroup, "worker.pool": localPool})
+			l, err := loadConfig(o.config, os.Environ(), "", map[string]string{"worker.group": localGroup, "worker.pool": localPool})
 			if err != nil {
 				return err
 			}
 			if err := dev(cmd.Context(), o, l, s); err != nil {
-				return &exit{exitFailed, err}
+				return &command.Exit{Code: exitFailed, Err: err}
 			}
 			return nil
 		},
 	}
-	configFlag(cmd, &o.config)
+	command.ConfigFlag(cmd, &o.config)
 	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:0", "TCP `address` to serve at; port 0 is any that is free")
 	cmd.Flags().StringVar(&o.data, "data", "", "keep tasks and artifacts in the directory `DIR`, for the next time")
 	return cmd
 }
 
-func dev(ctx context.Context, o devOptions, l loaded, s streams) (err error) {
+func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err error) {
 	early, stop := heedSignals(ctx)
 	defer stop()
 	dir, remove, err := workDir(o.data)
@@ -63,7 +64,7 @@ func dev(ctx context.Context, o devOptions, l loaded, s streams) (err error) {
 	defer func() { err = errors.Join(err, remove()) }()
 	l.placeIn(dir)
 
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks{}, newLog(l.Log, s.err))
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks{}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func dev(ctx context.Context, o devOptions, l loaded, s streams) (err error) {
 	if early.Err() != nil {
 		return nil
 	}
-	if _, err := fmt.Fprint(s.out, usage(e.Queue, l.Worker.Pool)); err != nil {
+	if _, err := fmt.Fprint(s.Out, usage(e.Queue, l.Worker.Pool)); err != nil {
 		return err
 	}
 	return e.Worker.Run(ctx)

@@ -91,7 +91,7 @@ func testConfig(t *testing.T, configuration string) (l loaded, dir string) {
 	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err = loadConfig(file, nil, "", overrides{"worker.pool": localPool, "worker.group": localGroup})
+	l, err = loadConfig(file, nil, "", map[string]string{"worker.pool": localPool, "worker.group": localGroup})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ import (
 	state "github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
+	"github.com/taskcluster/taskcluster-worker/pkg/command"
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
@@ -33,7 +35,7 @@ type job struct {
 	definition json.RawMessage
 	log        io.Writer // takes the task's log
 	progress   *progress
-	streams    streams
+	streams    command.Streams
 	keep       string // directory for the artifacts; empty to store none
 
 	id       task.ID
@@ -66,7 +68,7 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 			return j.follower
 		},
 		Observe: j.observe,
-	}, newLog(l.Log, j.streams.err))
+	}, command.NewLog(l.Log.Format, l.Log.Level, j.streams.Err))
 	if err != nil {
 		return res, err
 	}
@@ -193,7 +195,7 @@ func (j *job) result(ctx context.Context, queue *client.Client, created time.Tim
 		files, err := download.All(ctx, queue, task.RunID{Task: j.id, Run: last}, j.keep)
 		if err != nil {
 			r.unstored = true
-			_, _ = fmt.Fprintf(j.streams.err, "dc-linux-worker: %v\n", err)
+			_, _ = fmt.Fprintf(j.streams.Err, "dc-linux-worker: %v\n", err)
 		}
 		r.Artifacts = append(r.Artifacts, files...)
 	}
@@ -255,7 +257,7 @@ func workDir(dir string) (path string, remove func() error, err error) {
 
 // placeIn has the engine work in dir, unless the operator has said where.
 func (l *loaded) placeIn(dir string) {
-	if l.values["native.dir"].Origin == originDefault {
+	if l.values["native.dir"].Origin == setting.OriginDefault {
 		l.Native.Dir = filepath.Join(dir, "native")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
+	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
 
 func main() {
@@ -14,6 +15,6 @@ func main() {
 	if supervisor.Invoked() {
 		os.Exit(supervisor.Main())
 	}
-	streams := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	streams := command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	os.Exit(execute(context.Background(), os.Args[1:], streams))
 }

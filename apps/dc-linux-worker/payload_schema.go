@@ -5,9 +5,11 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
 
-func payloadSchemaCommand(s streams) *cobra.Command {
+func payloadSchemaCommand(s command.Streams) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "payload-schema",
@@ -21,14 +23,14 @@ of what the engine and the plugins define.`,
 			if err != nil {
 				return err
 			}
-			w, err := composeIdle(l.config, newLog(l.Log, s.err))
+			w, err := composeIdle(l.config, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
 			if err != nil {
-				return &exit{exitFailed, err}
+				return &command.Exit{Code: exitFailed, Err: err}
 			}
-			_, err = fmt.Fprintf(s.out, "%s\n", w.PayloadSchema())
+			_, err = fmt.Fprintf(s.Out, "%s\n", w.PayloadSchema())
 			return err
 		},
 	}
-	configFlag(cmd, &file)
+	command.ConfigFlag(cmd, &file)
 	return cmd
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/download"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/taskfile"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
 
 // runOptions are the flags of "run".
@@ -28,7 +29,7 @@ type runOptions struct {
 	json      bool
 }
 
-func runCommand(s streams) *cobra.Command {
+func runCommand(s command.Streams) *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
 		Use:   "run TASK",
@@ -55,7 +56,7 @@ configuration is wrong. An interrupt ends the task.`,
 			return run(cmd.Context(), o, s)
 		},
 	}
-	configFlag(cmd, &o.config)
+	command.ConfigFlag(cmd, &o.config)
 	cmd.Flags().StringVarP(&o.artifacts, "artifacts", "a", "", "store the task's artifacts in the directory `DIR`")
 	cmd.Flags().BoolVar(&o.json, "json", false, "end with a line of JSON about the task on standard output; the log goes to standard error")
 	return cmd
@@ -63,12 +64,12 @@ configuration is wrong. An interrupt ends the task.`,
 
 // run runs the task that the options name, tells how it went, and returns an
 // *exit unless it completed.
-func run(ctx context.Context, o runOptions, s streams) (err error) {
-	l, err := loadConfig(o.config, os.Environ(), "", overrides{"log.level": "warn", "worker.group": localGroup, "worker.pool": localPool})
+func run(ctx context.Context, o runOptions, s command.Streams) (err error) {
+	l, err := loadConfig(o.config, os.Environ(), "", map[string]string{"log.level": "warn", "worker.group": localGroup, "worker.pool": localPool})
 	if err != nil {
 		return err
 	}
-	def, err := readTask(o.task, s.in, taskfile.Defaults{
+	def, err := readTask(o.task, s.In, taskfile.Defaults{
 		TaskQueueID: l.Worker.Pool,
 		MaxRunTime:  min(time.Hour, l.Worker.MaxTaskRunTime),
 		Now:         time.Now(),
@@ -77,7 +78,7 @@ func run(ctx context.Context, o runOptions, s streams) (err error) {
 		return err
 	}
 	for _, note := range def.Notes {
-		_, _ = fmt.Fprintf(s.err, "%s: %s\n", fileName(o.task), note)
+		_, _ = fmt.Fprintf(s.Err, "%s: %s\n", fileName(o.task), note)
 	}
 	l.Worker.Pool = def.TaskQueueID
 
@@ -86,40 +87,40 @@ func run(ctx context.Context, o runOptions, s streams) (err error) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
 	status := &progress{}
-	if isTerminal(s.err) {
-		status.terminal = s.err
+	if isTerminal(s.Err) {
+		status.terminal = s.Err
 	}
-	logTo := s.out
+	logTo := s.Out
 	if o.json {
-		logTo = s.err
+		logTo = s.Err
 	}
-	s.err = status.through(s.err)
+	s.Err = status.through(s.Err)
 
 	j := job{definition: def.Definition, log: status.through(logTo), progress: status, streams: s, keep: o.artifacts}
 	result, err := j.run(ctx, l)
 	if refusal, ok := errors.AsType[*client.Error](err); ok {
 		return refused(o.task, refusal)
 	} else if err != nil {
-		return &exit{exitException, fmt.Errorf("run task: %w", err)}
+		return &command.Exit{Code: exitException, Err: fmt.Errorf("run task: %w", err)}
 	}
 	if o.json {
 		line, err := json.Marshal(result)
 		if err != nil {
 			return fmt.Errorf("write result: %w", err)
 		}
-		if _, err := fmt.Fprintf(s.out, "%s\n", line); err != nil {
-			return &exit{exitException, fmt.Errorf("write result: %w", err)}
+		if _, err := fmt.Fprintf(s.Out, "%s\n", line); err != nil {
+			return &command.Exit{Code: exitException, Err: fmt.Errorf("write result: %w", err)}
 		}
 	}
 	switch {
 	case result.State == "completed" && result.unstored:
-		return &exit{code: exitException}
+		return &command.Exit{Code: exitException}
 	case result.State == "completed":
 		return nil
 	case result.State == "failed":
-		return &exit{code: exitFailed}
+		return &command.Exit{Code: exitFailed}
 	default:
-		return &exit{exitException, fmt.Errorf("task %s: %s", result.State, result.Reason)}
+		return &command.Exit{Code: exitException, Err: fmt.Errorf("task %s: %s", result.State, result.Reason)}
 	}
 }
 
@@ -181,4 +182,12 @@ type seconds struct {
 	Run     float64 `json:"run"`     // until it ended
 	Collect float64 `json:"collect"` // until artifacts and log were stored
 	Total   float64 `json:"total"`   // from when the task was created until it was resolved
+}
+
+// reason returns why a file could not be read, without its name.
+func reason(err error) string {
+	if e, ok := errors.AsType[*os.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
+	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
 
 // assembly is a worker, and its connection to the deployment that it works for.
@@ -21,7 +22,7 @@ type assembly struct {
 	Client *taskcluster.Client
 }
 
-func startCommand(s streams) *cobra.Command {
+func startCommand(s command.Streams) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "start",
@@ -40,13 +41,13 @@ if the deployment refuses the worker or the worker does not work.`,
 			if err != nil {
 				return err
 			}
-			if err := start(cmd.Context(), l.config, newLog(l.Log, s.err)); err != nil {
-				return &exit{exitFailed, err}
+			if err := start(cmd.Context(), l.config, command.NewLog(l.Log.Format, l.Log.Level, s.Err)); err != nil {
+				return &command.Exit{Code: exitFailed, Err: err}
 			}
 			return nil
 		},
 	}
-	configFlag(cmd, &file)
+	command.ConfigFlag(cmd, &file)
 	return cmd
 }
 

@@ -87,13 +87,15 @@ func (c *fileReader) section(path string, n *yaml.Node) {
 			continue
 		}
 		seen[key.Value] = key.Line
-		if s := c.table.find(at); s != nil && s.kind.isList() {
+		s := c.table.find(at)
+		switch {
+		case s != nil && s.kind.isList():
 			c.list(s, value)
-		} else if s != nil {
+		case s != nil:
 			c.value(s, value)
-		} else if key.Kind == yaml.ScalarNode && key.Value != "" && c.table.isSection(at) {
+		case key.Kind == yaml.ScalarNode && key.Value != "" && c.table.isSection(at):
 			c.section(at, value)
-		} else {
+		default:
 			c.problem(key.Line, at, "unknown key%s", c.table.meant(path, key.Value))
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"cmp"
@@ -9,15 +9,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker.
-var version string
-
-// moduleVersion returns the version that the binary was built from.
-func moduleVersion() string {
+// BuildVersion returns the version that the binary was built from: linked, which
+// the linker may have set, or that of the module.
+func BuildVersion(linked string) string {
 	if b, ok := debug.ReadBuildInfo(); ok {
-		return cmp.Or(version, b.Main.Version, "unknown")
+		return cmp.Or(linked, b.Main.Version, "unknown")
 	}
-	return cmp.Or(version, "unknown")
+	return cmp.Or(linked, "unknown")
 }
 
 // revision returns the revision in version control that the binary was built
@@ -41,14 +39,15 @@ func revision() string {
 	return id + modified
 }
 
-func versionCommand(s streams) *cobra.Command {
+// Version returns the command that prints the version of an app.
+func Version(app, linked string, s Streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(s.out, "dc-linux-worker %s\nrevision %s\n%s %s/%s\n",
-				moduleVersion(), cmp.Or(revision(), "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(s.Out, "%s %s\nrevision %s\n%s %s/%s\n",
+				app, BuildVersion(linked), cmp.Or(revision(), "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}

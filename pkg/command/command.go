@@ -1,0 +1,95 @@
+// Package command is what the command lines of all apps have in common: exit
+// codes, errors as one line for each that is wrong, and the commands about the
+// configuration and the version.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// ExitUsage is the exit code for bad usage or configuration: EX_USAGE of
+// sysexits.h.
+const ExitUsage = 64
+
+// Streams are the standard streams of the process.
+type Streams struct {
+	In  io.Reader
+	Out io.Writer
+	Err io.Writer
+}
+
+// Exit is an error that ends the process with a code. Any other error is one of
+// usage or of configuration.
+type Exit struct { //nolint:errname // an exit need not be an error to whoever asks for it
+	Code int
+	Err  error // nil if there is nothing to say
+}
+
+// Error returns what there is to say.
+func (e *Exit) Error() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns the error behind the exit.
+func (e *Exit) Unwrap() error { return e.Err }
+
+// New returns the root of a command line, which does nothing by itself.
+func New(name, short, long string, commands ...*cobra.Command) *cobra.Command {
+	root := group(name, short, commands...)
+	root.Long = long
+	root.SilenceErrors = true
+	root.SilenceUsage = true
+	root.CompletionOptions.HiddenDefaultCmd = true
+	return root
+}
+
+// group returns a command that only holds others.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   name,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return errors.New("expected a command: see " + cmd.CommandPath() + " --help")
+		},
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+// Execute runs a command line and returns the exit code. Errors are told on the
+// error stream, each of their lines as the program's.
+func Execute(ctx context.Context, root *cobra.Command, args []string, s Streams) int {
+	root.SetArgs(args)
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	code := ExitUsage
+	if e, ok := errors.AsType[*Exit](err); ok {
+		code = e.Code
+	}
+	if message := err.Error(); message != "" {
+		for line := range strings.SplitSeq(message, "\n") {
+			_, _ = fmt.Fprintf(s.Err, "%s: %s\n", root.Name(), line)
+		}
+	}
+	return code
+}
+
+// ConfigFlag adds the flag that names the configuration file.
+func ConfigFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "config", "c", "", "configuration `file`, in YAML")
+}
