@@ -16,8 +16,9 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 )
 
-// interval is how often memory is sampled and the queue is asked.
-const interval = 50 * time.Millisecond
+// interval is how often memory is sampled and the queue is asked: seldom, since
+// both cost the worker processor time.
+const interval = 200 * time.Millisecond
 
 // patience bounds each scenario.
 const patience = 2 * time.Minute
