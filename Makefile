@@ -26,7 +26,7 @@ demo: $(BIN)/dc-linux-worker ## Build the worker, and a real open-source program
 	scripts/demo $<
 
 .PHONY: test
-test: setup ## Install what the tests need, and test every module.
+test: setup embedded ## Install what the tests need, and test every module.
 	go test -race -shuffle=on -timeout=15m work
 
 .PHONY: check
@@ -37,14 +37,18 @@ check: generate tidy ## All that CI checks, but for the demo: nothing may change
 .PHONY: build
 build: $(APPS:%=$(BIN)/%) ## Build every app into .bin.
 
-# Go knows best whether anything changed. The native engine embeds a small
-# program that it would otherwise have to start the whole worker for.
-$(BIN)/%: FORCE
-	go generate ./adapters/native
+# Go knows best whether anything changed.
+$(BIN)/%: FORCE embedded
 	CGO_ENABLED=0 go build -C apps/$* -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $@ .
 
 .PHONY: FORCE
 FORCE:
+
+# Engines embed small programs: the native one would otherwise have to start the
+# whole worker for each task, the docker one needs one that any image can run.
+.PHONY: embedded
+embedded:
+	go generate ./adapters/native ./adapters/docker
 
 .PHONY: setup
 setup: ## Install what the tests need.

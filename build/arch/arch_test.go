@@ -144,6 +144,8 @@ func TestForbidden(t *testing.T) {
 		{"apps/dc-linux-worker/config.go", "github.com/spf13/viper", true},
 		{"adapters/docker/config.go", "github.com/spf13/viper", false},
 		{"apps/dc-linux-worker/main.go", "github.com/spf13/cobra", true},
+		{"pkg/command/command.go", "github.com/spf13/cobra", true},
+		{"pkg/setting/setting.go", "github.com/spf13/cobra", false},
 		{"adapters/devqueue/main.go", "github.com/spf13/cobra", false},
 		{"adapters/taskcluster/queue.go", "github.com/taskcluster/taskcluster/v44/clients/client-go/tcqueue", true},
 		{"adapters/devqueue/queue.go", "github.com/taskcluster/taskcluster/v44/clients/client-go/tcqueue", false},

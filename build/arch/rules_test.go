@@ -79,8 +79,8 @@ var reservations = []reserved{
 		why: "adapters take a Config struct: where its values come from is the app's business",
 	},
 	{
-		pkg: "github.com/spf13/cobra", in: []string{"apps"},
-		why: "only an app has a command line",
+		pkg: "github.com/spf13/cobra", in: []string{"apps", "pkg/command"},
+		why: "only an app has a command line, by way of pkg/command",
 	},
 	{
 		pkg: "github.com/taskcluster/taskcluster/v44", in: []string{"adapters/taskcluster", "build/bench"}, tests: true,

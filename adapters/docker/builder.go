@@ -1,0 +1,269 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/client"
+
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+)
+
+const workDirVariable = "TASK_WORKDIR"
+
+// builder is a sandbox in the making. It holds an image.
+type builder struct {
+	e       *Engine
+	o       engine.Options
+	payload payload
+	egress  Egress
+	granted []wish
+	image   Image
+	release func() // frees the image, once
+
+	env     map[string]string
+	mounts  []mount.Mount
+	fresh   []string                // paths of volumes to be opened up
+	proxies map[string]http.Handler // by host name
+	closed  bool
+}
+
+// NewBuilder implements engine.Engine.
+func (e *Engine) NewBuilder(ctx context.Context, o engine.Options) (engine.Builder, error) {
+	p, err := parsePayload(o.Payload)
+	if err != nil {
+		return nil, err
+	}
+	egress, err := e.config.Egress.narrow(p.Network, e.config.Pool)
+	if err != nil {
+		return nil, err
+	}
+	granted, err := e.grant(ctx, p.Capabilities, o.Authorize)
+	if err != nil {
+		return nil, err
+	}
+	image, err := e.images.Acquire(ctx, p.Image.ref, ImageOptions{Log: o.Log, Authorize: o.Authorize, Fetch: o.Fetch})
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{
+		e: e, o: o, payload: p, egress: egress, granted: granted, image: image,
+		env: map[string]string{}, proxies: map[string]http.Handler{},
+	}
+	b.release = sync.OnceFunc(image.Release)
+	return b, nil
+}
+
+// SetEnv implements engine.Builder.
+func (b *builder) SetEnv(name, value string) error {
+	if name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00") {
+		return fault.Malformedf("environment variable %q cannot be set: a name is not empty and has no '=', and neither it nor its value contains a NUL character", name)
+	}
+	b.env[name] = value
+	return nil
+}
+
+// AttachVolume implements engine.VolumeAttacher.
+func (b *builder) AttachVolume(at string, v engine.Volume, readOnly bool) error {
+	mine, ok := v.(*volume)
+	if !ok || mine.e != b.e {
+		return errors.New("docker: volume of another engine")
+	}
+	if strings.Contains(at, "\x00") {
+		return fault.Malformedf("there can be no volume at %q", at)
+	}
+	if !path.IsAbs(at) {
+		at = path.Join(b.workDir(), at)
+	}
+	at = path.Clean(at)
+	for _, reserved := range []string{"/", "/proc", "/sys", "/dev", strings.TrimSuffix(restDir, "/")} {
+		if at == reserved || reserved != "/" && strings.HasPrefix(at, reserved+"/") {
+			return fault.Malformedf("there can be no volume at %s", at)
+		}
+	}
+	if slices.ContainsFunc(b.mounts, func(m mount.Mount) bool { return m.Target == at }) {
+		return fault.Malformedf("there is another volume at %s already", at)
+	}
+	if mine.fresh {
+		b.fresh = append(b.fresh, at)
+	}
+	b.mounts = append(b.mounts, mount.Mount{Type: mount.TypeVolume, Source: mine.name(), Target: at, ReadOnly: readOnly})
+	return nil
+}
+
+var hostname = regexp.MustCompile(`^[a-z]{3,22}$`)
+
+// AttachProxy implements engine.ProxyAttacher.
+func (b *builder) AttachProxy(name string, h http.Handler) (string, error) {
+	if !hostname.MatchString(name) {
+		return "", fmt.Errorf("docker: %q cannot be the host name of a proxy", name)
+	}
+	if _, taken := b.proxies[name]; taken {
+		return "", fmt.Errorf("docker: there is a proxy %s already", name)
+	}
+	b.proxies[name] = h
+	return "http://" + name, nil
+}
+
+// workDir returns the absolute path of the directory in which commands start.
+func (b *builder) workDir() string {
+	if b.payload.WorkDir != "" {
+		return path.Clean(b.payload.WorkDir)
+	}
+	if b.image.WorkDir != "" {
+		return path.Clean(b.image.WorkDir)
+	}
+	return "/"
+}
+
+// rests reports whether the container has to rest, for its commands to be
+// executed in it.
+func (b *builder) rests() bool { return len(b.payload.Command) > 1 || len(b.proxies) > 0 }
+
+// Start implements engine.Builder.
+func (b *builder) Start(ctx context.Context) (engine.Sandbox, error) {
+	if b.closed {
+		return nil, errors.New("docker: builder is closed")
+	}
+	b.closed = true
+	s := newSandbox(b)
+	if err := s.start(ctx); err != nil {
+		s.discard()
+		return nil, classify(err, "the container could not be started")
+	}
+	b.e.background.Go(s.follow)
+	return s, nil
+}
+
+// Close implements engine.Builder.
+func (b *builder) Close() error {
+	if !b.closed {
+		b.closed = true
+		b.release()
+	}
+	return nil
+}
+
+// containerOptions returns what the container is created from.
+func (b *builder) containerOptions(networkID string) (client.ContainerCreateOptions, error) {
+	limits := b.e.config.Limits
+	host := &container.HostConfig{
+		NetworkMode: container.NetworkMode(networkID),
+		LogConfig:   logConfig,
+		Runtime:     b.e.config.Runtime,
+		UsernsMode:  container.UsernsMode(b.e.config.UserNamespace),
+		ShmSize:     limits.SharedMemoryBytes,
+		Mounts:      b.mounts,
+		Resources: container.Resources{
+			Memory:     limits.MemoryBytes,
+			MemorySwap: limits.MemoryBytes,
+			NanoCPUs:   int64(limits.CPUs * 1e9),
+		},
+	}
+	if limits.PIDs > 0 {
+		host.PidsLimit = &limits.PIDs
+	}
+	if limits.OpenFiles > 0 {
+		host.Ulimits = []*container.Ulimit{{Name: "nofile", Soft: limits.OpenFiles, Hard: limits.OpenFiles}}
+	}
+	if limits.DiskBytes > 0 {
+		host.StorageOpt = map[string]string{"size": strconv.FormatInt(limits.DiskBytes, 10)}
+	}
+	if !b.e.config.NewPrivileges {
+		host.SecurityOpt = append(host.SecurityOpt, "no-new-privileges")
+	}
+	if b.e.config.SeccompProfile != "" && !b.payload.Capabilities.DisableSeccomp {
+		host.SecurityOpt = append(host.SecurityOpt, "seccomp="+b.e.config.SeccompProfile)
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.proxies)) {
+		host.ExtraHosts = append(host.ExtraHosts, name+":127.0.0.1")
+	}
+	for _, w := range b.granted {
+		if err := w.apply(host); err != nil {
+			return client.ContainerCreateOptions{}, err
+		}
+	}
+	labels := b.e.labels()
+	labels[labelTask], labels[labelRun] = string(b.o.Run.Task), strconv.Itoa(b.o.Run.Run)
+	config := &container.Config{
+		Image:      b.image.ID,
+		Env:        b.environment(),
+		User:       b.payload.User,
+		WorkingDir: b.payload.WorkDir,
+		Tty:        b.payload.TTY,
+		Labels:     labels,
+	}
+	switch {
+	case b.rests():
+		config.Entrypoint, config.Tty = []string{restProgram}, false
+	case len(b.payload.Command) == 1:
+		config.Cmd = b.payload.Command[0]
+		fallthrough
+	default:
+		if b.payload.Entrypoint != nil {
+			// An empty list is the image's own, for the daemon.
+			config.Entrypoint = append([]string{}, *b.payload.Entrypoint...)
+			if len(config.Entrypoint) == 0 && len(config.Cmd) > 0 {
+				config.Entrypoint, config.Cmd = config.Cmd[:1], config.Cmd[1:]
+			}
+		}
+	}
+	return client.ContainerCreateOptions{Config: config, HostConfig: host}, nil
+}
+
+func (b *builder) environment() []string {
+	env := maps.Clone(b.env)
+	env[workDirVariable] = b.workDir()
+	list := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, name+"="+env[name])
+	}
+	return list
+}
+
+// commands returns the command lines as the log shows them.
+func (b *builder) commands() [][]string {
+	if len(b.payload.Command) > 0 {
+		return b.payload.Command
+	}
+	return [][]string{slices.Concat(b.entrypoint(), b.image.Command)}
+}
+
+// entrypoint returns what comes before each command.
+func (b *builder) entrypoint() []string {
+	if b.payload.Entrypoint != nil {
+		return *b.payload.Entrypoint
+	}
+	return b.image.Entrypoint
+}
+
+// classify turns an error of the daemon into a fault, unless it is one.
+func classify(err error, message string) error {
+	if f := fault.Classify(err); f == nil || f.Kind != fault.Internal {
+		return err
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errdefs.IsInvalidArgument(err):
+		return fault.Malformedf("%s: %v", message, err)
+	case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errors.Is(err, context.DeadlineExceeded),
+		client.IsErrConnectionFailed(err), errdefs.IsNotFound(err), errdefs.IsConflict(err):
+		return fault.Unavailablef(err, "%s: the Docker daemon does not do its part", message)
+	default:
+		return fmt.Errorf("%s: %w", message, err)
+	}
+}

@@ -1,0 +1,183 @@
+// Package docker is an engine that executes tasks in containers, by the API of
+// a Docker Engine or of what is compatible with it.
+//
+// A task with one command is one container whose process is that command. A
+// task with several, or one that needs anything in place before its first
+// command, is a container that rests, in which the commands are executed one
+// after the other.
+package docker
+
+import (
+	"context"
+	_ "embed" // for the schema
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+)
+
+// Name is that of the engine.
+const Name = "docker"
+
+// Config says how tasks are executed. The zero value of a field stands for its
+// default.
+type Config struct {
+	Host     string // of the API; default the one that DOCKER_HOST or Docker's own default says
+	Instance string // tells what this worker has made from what others have; default "worker"
+	Pool     string // worker pool, for the names of scopes
+	Capacity int    // how many tasks run at once; default 1
+
+	Limits          Limits
+	Grace           time.Duration // between SIGTERM and SIGKILL
+	NewPrivileges   bool          // whether set-user-id programs such as sudo have power in tasks
+	Egress          Egress        // default EgressInternet
+	Addresses       netip.Prefix  // that networks of tasks are made in; default 10.213.0.0/16
+	Runtime         string        // such as runsc; default the daemon's
+	UserNamespace   string        // as in docker run --userns
+	SeccompProfile  string        // JSON; default the daemon's
+	Allow           Allow
+	DaemonPatience  time.Duration // how long to wait for a daemon that is gone; default 5 min
+	RemovalInterval time.Duration // between attempts to remove what could not be; default 10 s
+}
+
+// Limits is what each task may use; 0 stands for no limit.
+type Limits struct {
+	MemoryBytes       int64 // with swap
+	CPUs              float64
+	PIDs              int64
+	SharedMemoryBytes int64 // of /dev/shm; 0 for the daemon's default
+	DiskBytes         int64 // of the container's file system, where the storage driver can
+	OpenFiles         int64
+}
+
+// Allow says what tasks can have if they have its scopes, too.
+type Allow struct {
+	Privileged, DisableSeccomp, Ptrace              bool
+	KVM, LoopbackVideo, LoopbackAudio, SharedMemory bool
+}
+
+//go:embed payload-schema.json
+var payloadSchema []byte
+
+// Engine executes tasks in containers.
+type Engine struct {
+	config   Config
+	daemon   *client.Client
+	images   Images
+	log      *slog.Logger
+	networks *networks
+	trash    *trash
+	volumes  volumes
+
+	// ctx ends when the engine is closed, and background with all that the
+	// engine does by itself.
+	ctx        context.Context
+	cancel     context.CancelFunc
+	background sync.WaitGroup
+}
+
+var (
+	_ engine.Engine  = (*Engine)(nil)
+	_ engine.Volumes = (*Engine)(nil)
+)
+
+// ImagesOf makes the store of images on a daemon.
+type ImagesOf func(ctx context.Context, daemon *client.Client, log *slog.Logger) (Images, error)
+
+// New connects to the daemon, and removes what an earlier worker of the same
+// instance has left there. The function closes the engine.
+func New(ctx context.Context, c Config, imagesOf ImagesOf, log *slog.Logger) (*Engine, func(), error) {
+	c = c.withDefaults()
+	options := []client.Opt{client.WithHostFromEnv()}
+	if c.Host != "" {
+		options = []client.Opt{client.WithHost(c.Host)}
+	}
+	daemon, err := client.New(options...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("docker: %w", err)
+	}
+	e := &Engine{config: c, daemon: daemon, log: log}
+	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := e.open(ctx, imagesOf); err != nil {
+		return nil, nil, errors.Join(err, e.Close())
+	}
+	return e, func() {
+		if err := e.Close(); err != nil {
+			log.WarnContext(ctx, "close docker engine", slog.Any("error", err))
+		}
+	}, nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Instance == "" {
+		c.Instance = "worker"
+	}
+	c.Capacity = max(c.Capacity, 1)
+	if c.Egress == "" {
+		c.Egress = EgressInternet
+	}
+	if !c.Addresses.IsValid() {
+		c.Addresses = netip.MustParsePrefix("10.213.0.0/16")
+	}
+	if c.DaemonPatience == 0 {
+		c.DaemonPatience = 5 * time.Minute
+	}
+	if c.RemovalInterval == 0 {
+		c.RemovalInterval = 10 * time.Second
+	}
+	return c
+}
+
+func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
+	if _, err := e.daemon.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		return fmt.Errorf("docker: reach the daemon at %s: %w", e.daemon.DaemonHost(), err)
+	}
+	e.trash = newTrash(e)
+	if err := e.sweep(ctx); err != nil {
+		return fmt.Errorf("docker: remove what an earlier worker left: %w", err)
+	}
+	if e.images, err = imagesOf(ctx, e.daemon, e.log); err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
+	if e.networks, err = newNetworks(ctx, e); err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
+	return nil
+}
+
+// Name implements engine.Engine.
+func (e *Engine) Name() string { return Name }
+
+// PayloadSchema implements engine.Engine.
+func (e *Engine) PayloadSchema() []byte { return payloadSchema }
+
+// Close implements engine.Engine. What cannot be removed now is left to the next
+// worker of the same instance.
+func (e *Engine) Close() error {
+	var errs []error
+	if e.networks != nil {
+		errs = append(errs, e.networks.close())
+	}
+	if e.trash != nil {
+		e.trash.close()
+	}
+	e.cancel()
+	e.background.Wait()
+	return errors.Join(append(errs, e.daemon.Close())...)
+}
+
+// callTime bounds one call of the API that does not wait for a task. A daemon
+// may be frozen for a while without harm.
+const callTime = 2 * time.Minute
+
+// call returns the context of a call that is made whatever becomes of ctx, to
+// release something say.
+func (e *Engine) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), callTime)
+}

@@ -1,0 +1,281 @@
+// Package dockertest runs a real Docker daemon for tests: in a network and with
+// mounts of its own, so that nothing of the host is touched, and with images
+// that are made without a registry.
+package dockertest
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+// Image is the name of an image that every daemon has: busybox, as root.
+const Image = "busybox:test"
+
+// insideVariable says that the process is in namespaces of its own.
+const insideVariable = "DOCKERTEST_INSIDE"
+
+// Main runs the tests of a package with a daemon, in namespaces of their own,
+// and checks that no goroutine is left. The daemon is set before the first test.
+// It returns the exit code.
+func Main(m *testing.M, daemon **Daemon) int {
+	if os.Getenv(insideVariable) == "" {
+		return enter()
+	}
+	if err := prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, "dockertest:", err)
+		return 1
+	}
+	d, err := Start()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "dockertest:", err)
+		return 1
+	}
+	*daemon = d
+	code := m.Run()
+	if err := d.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "dockertest:", err)
+		return 1
+	}
+	if code != 0 {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// enter runs this program again, in a network and with mounts of its own.
+func enter() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), insideVariable+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNS, // which makes all mounts private
+		Pdeathsig:    syscall.SIGKILL,
+	}
+	err := cmd.Run()
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+		return max(failed.ExitCode(), 1)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "dockertest: enter namespaces:", err)
+		return 1
+	}
+	return 0
+}
+
+// prepare brings up loopback and, since this is the first of its processes,
+// shows them.
+func prepare() error {
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return fmt.Errorf("bring up loopback: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Daemon is a Docker daemon.
+type Daemon struct {
+	dir    string
+	args   []string
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+// Start starts a daemon that has Image, with arguments besides its own.
+func Start(args ...string) (_ *Daemon, err error) {
+	dir, err := os.MkdirTemp("/var/tmp", "dockertest-")
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{dir: dir, args: args}
+	if err := d.Launch(); err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	if err := d.importImage(); err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	return d, nil
+}
+
+// Host is the address of the daemon's API.
+func (d *Daemon) Host() string { return "unix://" + filepath.Join(d.dir, "docker.sock") }
+
+// Client returns a client of the daemon, which the caller closes.
+func (d *Daemon) Client() (*client.Client, error) { return client.New(client.WithHost(d.Host())) }
+
+// Launch starts the daemon again, after Terminate or Kill, and waits until it
+// answers.
+func (d *Daemon) Launch() error {
+	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	if err := os.Remove(filepath.Join(d.dir, "pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	d.cmd = exec.Command("dockerd", append([]string{
+		"--host", d.Host(), "--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"),
+		"--pidfile", filepath.Join(d.dir, "pid"),
+	}, d.args...)...)
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := d.cmd.Start(); err != nil {
+		return fmt.Errorf("start dockerd: %w", err)
+	}
+	d.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		defer close(exited)
+		_ = cmd.Wait() // how it ends tells nothing
+	}(d.cmd, d.exited)
+	return d.await()
+}
+
+// await waits until the daemon answers.
+func (d *Daemon) await() error {
+	c, err := d.Client()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if _, err := c.Ping(ctx, client.PingOptions{}); err == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-d.exited:
+			return fmt.Errorf("dockerd has exited:\n%s", d.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("dockerd does not answer:\n%s", d.Log())
+		}
+	}
+}
+
+// Log returns the end of what the daemon has logged.
+func (d *Daemon) Log() string {
+	log, err := os.ReadFile(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(log[max(0, len(log)-4000):])
+}
+
+// Terminate stops the daemon as a service manager does.
+func (d *Daemon) Terminate() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails if it has exited
+	<-d.exited
+}
+
+// Kill ends the daemon, and leaves its containers running.
+func (d *Daemon) Kill() {
+	_ = d.cmd.Process.Kill() // fails if it has exited
+	<-d.exited
+}
+
+// Freeze stops the daemon from doing anything, until Thaw.
+func (d *Daemon) Freeze() error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw ends a Freeze.
+func (d *Daemon) Thaw() error { return d.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Stop ends the daemon and removes all of it.
+func (d *Daemon) Stop() error {
+	if d.exited != nil {
+		_ = d.Thaw()
+		d.Terminate()
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(string(mounts)), "\n")
+	for i := range lines {
+		// The last that was mounted is the first to go.
+		if f := strings.Fields(lines[len(lines)-1-i]); len(f) > 1 && strings.HasPrefix(f[1], d.dir) {
+			_ = unix.Unmount(f[1], unix.MNT_DETACH) // it goes with the namespace, at the latest
+		}
+	}
+	return os.RemoveAll(d.dir)
+}
+
+// importImage makes Image of the machine's busybox.
+func (d *Daemon) importImage() error {
+	archive, err := Busybox()
+	if err != nil {
+		return err
+	}
+	c, err := d.Client()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	r, err := c.ImageImport(context.Background(), client.ImageImportSource{Source: bytes.NewReader(archive), SourceName: "-"}, Image, client.ImageImportOptions{})
+	if err != nil {
+		return fmt.Errorf("import image: %w", err)
+	}
+	_, err = io.Copy(io.Discard, r)
+	return errors.Join(err, r.Close())
+}
+
+// Busybox returns the file system of an image as a tar archive: the machine's
+// static busybox with a link for each of its applets.
+func Busybox() ([]byte, error) {
+	program, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return nil, fmt.Errorf("%w: install busybox-static", err)
+	}
+	applets, err := exec.Command("/bin/busybox", "--list").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list applets: %w", err)
+	}
+	var b bytes.Buffer
+	t := tar.NewWriter(&b)
+	add := func(h *tar.Header, content []byte) {
+		h.Size = int64(len(content))
+		if err == nil {
+			err = t.WriteHeader(h)
+		}
+		if err == nil {
+			_, err = t.Write(content)
+		}
+	}
+	for _, dir := range []string{"bin/", "etc/", "home/", "root/", "var/", "usr/"} {
+		add(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
+	}
+	add(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil)
+	add(&tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, program)
+	for applet := range strings.FieldsSeq(string(applets)) {
+		if applet != "busybox" {
+			add(&tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777}, nil)
+		}
+	}
+	add(&tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1000::/home:/bin/sh\n"))
+	add(&tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:\nworker:x:1000:\n"))
+	return b.Bytes(), errors.Join(err, t.Close())
+}

@@ -1,0 +1,40 @@
+package docker
+
+import (
+	"context"
+
+	"github.com/taskcluster/taskcluster-worker/ports/auth"
+	"github.com/taskcluster/taskcluster-worker/ports/fetch"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
+)
+
+// Images provides the images of tasks. Its methods are safe for concurrent use.
+type Images interface {
+	// Acquire brings an image to the daemon, unless it is there, and keeps it
+	// there until it is released.
+	//
+	// Faults: Malformed, Unavailable, Failure.
+	Acquire(ctx context.Context, r ImageRef, o ImageOptions) (Image, error)
+}
+
+// ImageRef names an image in exactly one of two ways.
+type ImageRef struct {
+	Name    string // in a registry, with tag or digest
+	Archive fetch.Reference
+}
+
+// ImageOptions is what the task that asks for an image brings along.
+type ImageOptions struct {
+	Log       *tasklog.Log
+	Authorize auth.Authorize
+	Fetch     fetch.Fetch
+}
+
+// Image is an image on the daemon.
+type Image struct {
+	ID         string // of the daemon
+	Entrypoint []string
+	Command    []string
+	WorkDir    string // absolute; empty for the root
+	Release    func() // is called once
+}

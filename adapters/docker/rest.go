@@ -1,0 +1,187 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+)
+
+// The program that a container rests in is there if it was generated before the
+// worker was built.
+//
+//go:generate env GOOS=linux CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o embedded/rest_linux_$GOARCH ./internal/rest
+//go:embed embedded
+var embedded embed.FS
+
+// Where the program is in a container.
+const (
+	restDir     = "/.taskcluster/"
+	restProgram = restDir + "rest"
+)
+
+// startResting starts a container that rests, and what its commands need.
+func (s *sandbox) startResting(ctx context.Context) error {
+	program, err := embedded.ReadFile("embedded/rest_linux_" + runtime.GOARCH)
+	if err != nil {
+		return fault.Malformedf("several commands, or a proxy, are not available: this worker was built without: go generate ./adapters/docker")
+	}
+	var archive bytes.Buffer
+	t := tar.NewWriter(&archive)
+	name := strings.TrimPrefix(restProgram, "/")
+	err = errors.Join(
+		t.WriteHeader(&tar.Header{Name: path.Dir(name) + "/", Typeflag: tar.TypeDir, Mode: 0o755}),
+		t.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}),
+	)
+	if err == nil {
+		_, err = t.Write(program)
+	}
+	if err := errors.Join(err, t.Close()); err != nil {
+		return fmt.Errorf("pack program: %w", err)
+	}
+	if _, err := s.e.daemon.CopyToContainer(ctx, s.id, client.CopyToContainerOptions{DestinationPath: "/", Content: &archive}); err != nil {
+		return fmt.Errorf("put program into container: %w", err)
+	}
+	s.began = time.Now()
+	if _, err := s.e.daemon.ContainerStart(ctx, s.id, client.ContainerStartOptions{}); err != nil {
+		return fmt.Errorf("start container: %w", err)
+	}
+	if len(s.b.proxies) == 0 {
+		return nil
+	}
+	r, err := s.e.daemon.ContainerInspect(ctx, s.id, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("inspect container: %w", err)
+	}
+	s.proxies, err = serveProxies(r.Container.State.Pid, s.b.proxies, s.e.log)
+	return err
+}
+
+// executeAll executes the commands in a container that rests, until one fails,
+// and ends it.
+func (s *sandbox) executeAll() error {
+	lost := s.watch()
+	total := engine.Result{}
+	for i, argv := range s.b.commands() {
+		s.log.Executing(i, argv)
+		began := time.Now()
+		code, err := s.execute(s.argv(argv))
+		if err != nil {
+			return s.interrupted(err, lost)
+		}
+		total.ExitCode = code
+		total.Wall += time.Since(began)
+		one := engine.Result{ExitCode: code, Wall: time.Since(began), Success: code == 0}
+		if code != 0 {
+			s.mu.Lock()
+			one.Success = false
+			s.mu.Unlock()
+			oom := false
+			if state, err := s.inspect(); err == nil {
+				oom = state.OOMKilled
+			}
+			s.conclude(&total, oom)
+			one.ExitCode, one.Signal = total.ExitCode, total.Signal
+			s.log.Executed(s.outcomeOf(one))
+			return s.endResting(total)
+		}
+		s.log.Executed(s.outcomeOf(one))
+	}
+	s.conclude(&total, false)
+	return s.endResting(total)
+}
+
+// execute executes a command and returns its exit code, with all of its output
+// in the log.
+func (s *sandbox) execute(argv []string) (code int, err error) {
+	created, err := s.e.daemon.ExecCreate(s.ctx, s.id, client.ExecCreateOptions{
+		TTY: s.b.payload.TTY, AttachStdout: true, AttachStderr: true, Cmd: argv,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("execute command: %w", err)
+	}
+	attached, err := s.e.daemon.ExecAttach(s.ctx, created.ID, client.ExecAttachOptions{TTY: s.b.payload.TTY})
+	if err != nil {
+		return 0, fmt.Errorf("execute command: %w", err)
+	}
+	defer context.AfterFunc(s.ctx, attached.Close)()
+	err = newOutput(s.log, s.b.payload.TTY).copy(attached.Reader)
+	attached.Close()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, fmt.Errorf("read output: %w", err)
+	}
+	return s.exitCode(created.ID)
+}
+
+// exitCode waits for the end of a command, which may have closed its output long
+// before.
+func (s *sandbox) exitCode(exec string) (int, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		r, err := s.e.daemon.ExecInspect(s.ctx, exec, client.ExecInspectOptions{})
+		if err != nil {
+			return 0, fmt.Errorf("inspect command: %w", err)
+		}
+		if !r.Running {
+			return r.ExitCode, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+			return 0, s.ctx.Err()
+		}
+	}
+}
+
+// interrupted returns what it means that a command cannot be followed any more.
+func (s *sandbox) interrupted(cause error, lost <-chan watched) error {
+	if s.ctx.Err() != nil {
+		return s.ctx.Err()
+	}
+	s.mu.Lock()
+	killed := s.killed
+	s.mu.Unlock()
+	var w watched
+	select {
+	case w = <-lost:
+	case <-time.After(time.Second):
+		return cause // the daemon is there, and so is the container
+	}
+	if w.lost.IsZero() && killed {
+		r := engine.Result{ExitCode: 128 + 9}
+		s.conclude(&r, false)
+		s.log.Executed(s.outcomeOf(r))
+		s.settle(r)
+		return nil
+	}
+	return shutdown(cause, "the Docker daemon was lost, and what it executed with it")
+}
+
+// endResting ends the container and all that is left in it.
+func (s *sandbox) endResting(r engine.Result) error {
+	for !s.signal("KILL") {
+		select {
+		case <-time.After(time.Second):
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		}
+	}
+	<-s.watch()
+	if s.ctx.Err() != nil {
+		return s.ctx.Err()
+	}
+	r.Wall = max(r.Wall, 1)
+	s.settle(r)
+	return nil
+}

@@ -1,0 +1,160 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+)
+
+// Labels tell what this worker has made.
+const (
+	labelInstance = "taskcluster-worker.instance"
+	labelTask     = "taskcluster-worker.task"
+	labelRun      = "taskcluster-worker.run"
+)
+
+func (e *Engine) labels() map[string]string {
+	return map[string]string{labelInstance: e.config.Instance}
+}
+
+// mine selects what carries the labels.
+func (e *Engine) mine() client.Filters {
+	return client.Filters{}.Add("label", labelInstance+"="+e.config.Instance)
+}
+
+// sweep removes the containers and networks of an earlier worker.
+func (e *Engine) sweep(ctx context.Context) error {
+	containers, err := e.daemon.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.mine()})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, c := range containers.Items {
+		e.log.InfoContext(ctx, "remove a container that was left", slog.String("container", c.ID),
+			slog.String("taskId", c.Labels[labelTask]), slog.String("runId", c.Labels[labelRun]))
+		if err := e.removeContainer(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	networks, err := e.daemon.NetworkList(ctx, client.NetworkListOptions{Filters: e.mine()})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	for _, n := range networks.Items {
+		if err := e.removeNetwork(ctx, n.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeContainer ends a container and removes it with its anonymous volumes. It
+// is no error if there is none.
+func (e *Engine) removeContainer(ctx context.Context, id string) error {
+	_, err := e.daemon.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	switch {
+	case err == nil, errdefs.IsNotFound(err):
+		return nil
+	case errdefs.IsConflict(err): // somebody else is removing it
+		wait := e.daemon.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: "removed"})
+		select {
+		case <-wait.Result:
+			return nil
+		case err = <-wait.Error:
+			if errdefs.IsNotFound(err) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("remove container: %w", err)
+}
+
+func (e *Engine) removeNetwork(ctx context.Context, id string) error {
+	if _, err := e.daemon.NetworkRemove(ctx, id, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove network: %w", err)
+	}
+	return nil
+}
+
+// trash removes what is not needed any more, without anybody waiting, and tries
+// again where the daemon does not let it: a volume that is in a container, say,
+// or anything while the daemon is gone.
+type trash struct {
+	e     *Engine
+	slots chan struct{} // bounds how many removals the daemon is asked for at once
+
+	// Containers are removed before what is in them: hurry is closed when the
+	// engine closes, and last when all containers have had their last chance.
+	hurry, last chan struct{}
+	containers  sync.WaitGroup
+	others      sync.WaitGroup
+}
+
+func newTrash(e *Engine) *trash {
+	return &trash{e: e, slots: make(chan struct{}, 4), hurry: make(chan struct{}), last: make(chan struct{})}
+}
+
+// container removes a container. The channel is closed when it is gone, or
+// cannot be removed before the engine is closed.
+func (t *trash) container(id string) <-chan struct{} {
+	gone := make(chan struct{})
+	t.containers.Go(func() {
+		defer close(gone)
+		t.remove("container", id, t.e.removeContainer, t.hurry)
+	})
+	return gone
+}
+
+func (t *trash) network(id string) {
+	t.others.Go(func() { t.remove("network", id, t.e.removeNetwork, t.last) })
+}
+
+func (t *trash) volume(name string) {
+	t.others.Go(func() { t.remove("volume", name, t.e.removeVolume, t.last) })
+}
+
+// remove tries until it succeeds, and once more after last is closed.
+func (t *trash) remove(what, id string, remove func(context.Context, string) error, last <-chan struct{}) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, t.e.config.RemovalInterval) {
+		final := false
+		select {
+		case <-last:
+			final = true
+		default:
+		}
+		err := t.once(id, remove)
+		if err == nil {
+			return
+		}
+		if pause > time.Second || final {
+			t.e.log.Warn("not removed yet", slog.String("what", what), slog.String("id", id), slog.Any("error", err))
+		}
+		if final {
+			return
+		}
+		select {
+		case <-last:
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (t *trash) once(id string, remove func(context.Context, string) error) error {
+	t.slots <- struct{}{}
+	defer func() { <-t.slots }()
+	ctx, cancel := t.e.call(t.e.ctx)
+	defer cancel()
+	return remove(ctx, id)
+}
+
+// close waits for what is being removed, each of which is tried once more.
+func (t *trash) close() {
+	close(t.hurry)
+	t.containers.Wait()
+	close(t.last)
+	t.others.Wait()
+}
