@@ -4,9 +4,17 @@
 // last is kept in memory. A reader thus gets the head of the log, a line that
 // says how much is missing, and the tail, which is where tasks say why they
 // failed.
+//
+// With a directory of its own, a recorder finds the logs again that a process
+// has left which was killed. Beside each log is a file that says how long the
+// log is and which position of the engine's output that is. It is written after
+// the log, so that a kill between the two costs only what was not recorded yet,
+// which the engine yields again. Nothing is synced: a crash of the host ends
+// the task as well.
 package logfile
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,10 +28,10 @@ const DefaultTail = 256 << 10
 
 // Config is what an operator may choose.
 type Config struct {
-	// Dir is where the files are, and is made if need be. The files have no
-	// names for longer than it takes to open them, where the system allows
-	// that, so that none is left behind by a crash. The default is the
-	// system's directory for temporary files.
+	// Dir is where the files are, and is made if need be. It is for one
+	// recorder alone. Without one, the files are in the system's directory for
+	// temporary files, have no names for longer than it takes to open them,
+	// where the system allows that, and cannot be found again.
 	Dir string
 
 	// Tail is how many bytes of a log are kept in memory once its file takes
@@ -40,14 +48,13 @@ type Recorder struct {
 
 // New returns a recorder. It fails if there is no directory to work in.
 func New(c Config, log *slog.Logger) (*Recorder, error) {
-	if c.Dir == "" {
-		c.Dir = os.TempDir()
-	}
 	if c.Tail <= 0 {
 		c.Tail = DefaultTail
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make directory for task logs: %w", err)
+	if c.Dir != "" {
+		if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make directory for task logs: %w", err)
+		}
 	}
 	return &Recorder{config: c, log: log}, nil
 }
@@ -55,13 +62,39 @@ func New(c Config, log *slog.Logger) (*Recorder, error) {
 // Record implements tasklog.Recorder. It does not fail: a log without a file is
 // all tail.
 func (r *Recorder) Record(id task.RunID) (tasklog.Recording, error) {
-	rec := &recording{log: r.log.With(slog.String("run", id.String())), tail: tail{limit: r.config.Tail}}
-	f, err := os.CreateTemp(r.config.Dir, "task-*.log") // with mode 0600
-	if err != nil {
+	rec := r.recording(id)
+	if err := r.create(rec, id); err != nil {
 		rec.fail(err)
-		return rec, nil
 	}
-	rec.file = f
-	_ = os.Remove(f.Name()) // Close does where an open file cannot be removed
 	return rec, nil
+}
+
+func (r *Recorder) recording(id task.RunID) *recording {
+	return &recording{log: r.log.With(slog.String("run", id.String())), tail: tail{limit: r.config.Tail}}
+}
+
+// create makes the files of a recording. If it fails, there are none.
+func (r *Recorder) create(rec *recording, id task.RunID) error {
+	if r.config.Dir == "" {
+		f, err := os.CreateTemp("", "task-*.log") // with mode 0600
+		if err != nil {
+			return err
+		}
+		rec.file = f
+		_ = os.Remove(f.Name()) // Close does where an open file cannot be removed
+		return nil
+	}
+	if err := r.remove(id); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(r.path(id, logSuffix), os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	marks, err := createMarks(r.path(id, marksSuffix))
+	if err != nil {
+		return errors.Join(err, file.Close(), r.remove(id))
+	}
+	rec.file, rec.marks = file, marks
+	return nil
 }

@@ -73,6 +73,13 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestResume(t *testing.T) {
+	tasklogtest.TestResume(t, func(tb testing.TB) tasklog.Recorder {
+		tb.Helper()
+		return newRecorder(tb, tb.TempDir())
+	})
+}
+
 // With enough memory, a log without a file lacks nothing.
 func TestConformanceInMemoryAlone(t *testing.T) {
 	tasklogtest.Test(t, func(tb testing.TB) tasklog.Recorder {
@@ -89,9 +96,10 @@ func TestConformanceInMemoryAlone(t *testing.T) {
 	})
 }
 
-func TestNothingIsLeftBehind(t *testing.T) {
+func TestNothingIsLeftBehindWithoutADirectory(t *testing.T) {
 	dir := t.TempDir()
-	r := record(t, dir)
+	t.Setenv("TMPDIR", dir)
+	r := record(t, "")
 	write(t, r, "secret\n")
 	// As after a crash: nobody has closed it.
 	left, err := os.ReadDir(dir)

@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"sync"
+
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
 // recording is the log of one run: a file that holds its head and, once that
@@ -17,23 +19,39 @@ import (
 type recording struct {
 	log *slog.Logger
 
-	mu      sync.Mutex
-	file    *os.File // nil if there is none
-	head    int64    // bytes in file
-	cause   error    // why the file takes no more; nil as long as it does
-	tail    tail     // what follows the head, or the last of it
-	total   int64    // bytes written
-	sealed  bool
-	closed  bool
-	changed chan struct{} // closed upon the next change; nil if nobody waits
+	mu       sync.Mutex
+	file     *os.File // nil if there is none
+	marks    *marks   // nil if the recording cannot be resumed
+	reached  tasklog.Position
+	head     int64 // bytes in file
+	cause    error // why the file takes no more; nil as long as it does
+	tail     tail  // what follows the head, or the last of it
+	total    int64 // bytes written
+	midLine  bool
+	unmarked bool // a mark could not be stored
+	sealed   bool
+	closed   bool
+	changed  chan struct{} // closed upon the next change; nil if nobody waits
 }
 
 // Write implements tasklog.Recording.
 func (r *recording) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.sealed || len(p) == 0 {
-		return len(p), nil
+	r.write(p, r.reached)
+	return len(p), nil
+}
+
+// Append implements tasklog.Recording.
+func (r *recording) Append(p []byte, at tasklog.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.write(p, at)
+}
+
+func (r *recording) write(p []byte, at tasklog.Position) {
+	if r.sealed || len(p) == 0 && at == r.reached {
+		return
 	}
 	n := 0
 	if r.cause == nil {
@@ -45,8 +63,31 @@ func (r *recording) Write(p []byte) (int, error) {
 	}
 	r.tail.write(p[n:])
 	r.total += int64(len(p))
+	if len(p) > 0 {
+		r.midLine = p[len(p)-1] != '\n'
+	}
+	r.reached = at
+	r.mark()
 	r.announce()
-	return len(p), nil
+}
+
+// mark notes where the file is, for the next process. Once the file takes no
+// more it stays where it was: what is in memory is for the engine to yield again.
+func (r *recording) mark() {
+	if r.marks == nil || r.cause != nil {
+		return
+	}
+	if err := r.marks.set(mark{length: r.head, at: r.reached}); err != nil && !r.unmarked {
+		r.unmarked = true
+		r.log.ErrorContext(context.Background(), "position in task log cannot be stored", slog.Any("error", err))
+	}
+}
+
+// MidLine implements tasklog.Recording.
+func (r *recording) MidLine() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.midLine
 }
 
 // fail notes why the file takes no more.
@@ -106,13 +147,26 @@ func (r *recording) Close() error {
 		return nil
 	}
 	r.closed = true
-	if err := r.file.Close(); err != nil {
-		return fmt.Errorf("close task log: %w", err)
+	names := []string{r.file.Name()}
+	if r.marks != nil {
+		names = []string{r.marks.file.Name(), r.file.Name()}
 	}
-	if err := os.Remove(r.file.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := errors.Join(r.release(), removeFiles(names...)); err != nil {
 		return fmt.Errorf("remove task log: %w", err)
 	}
 	return nil
+}
+
+// release closes the files.
+func (r *recording) release() error {
+	var err error
+	if r.file != nil {
+		err = r.file.Close()
+	}
+	if r.marks != nil {
+		err = errors.Join(err, r.marks.file.Close())
+	}
+	return err
 }
 
 // piece is what is at a position of a recording.

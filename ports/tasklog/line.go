@@ -1,6 +1,7 @@
 package tasklog
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -18,7 +19,14 @@ type Log struct {
 }
 
 // New returns a log that writes to w, which must behave as a [Recording] does.
-func New(w io.Writer) *Log { return &Log{w: w} }
+// If it is one that was resumed, the log goes on where that ends.
+func New(w io.Writer) *Log {
+	l := &Log{w: w}
+	if r, ok := w.(Recording); ok {
+		l.midLine = r.MidLine()
+	}
+	return l
+}
 
 // Write writes output of the task, unchanged.
 func (l *Log) Write(p []byte) (int, error) {
@@ -28,6 +36,37 @@ func (l *Log) Write(p []byte) (int, error) {
 		l.midLine = p[len(p)-1] != '\n'
 	}
 	return l.w.Write(p)
+}
+
+// Output writes output of the task, unchanged, which brings the engine to a
+// position.
+func (l *Log) Output(p []byte, at Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(p) > 0 {
+		l.midLine = p[len(p)-1] != '\n'
+	}
+	l.append(p, at)
+}
+
+// Reach writes what f writes to the log that it gets, which brings the engine
+// to a position: a log that is resumed has all of it, or nothing.
+func (l *Log) Reach(at Position, f func(*Log)) {
+	var b bytes.Buffer
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	piece := &Log{w: &b, midLine: l.midLine}
+	f(piece)
+	l.midLine = piece.midLine
+	l.append(b.Bytes(), at)
+}
+
+func (l *Log) append(p []byte, at Position) {
+	if r, ok := l.w.(Recording); ok {
+		r.Append(p, at)
+		return
+	}
+	_, _ = l.w.Write(p) // as a recording, it takes everything
 }
 
 // Infof writes lines of the form "[taskcluster 2017-01-25T23:31:13.787Z] message".

@@ -168,3 +168,44 @@ func FuzzLineStandsAlone(f *testing.F) {
 		}
 	})
 }
+
+// recording is one of which only what a Log needs is there.
+type recording struct {
+	tasklog.Recording
+	pieces  []string
+	midLine bool
+}
+
+func (r *recording) Append(p []byte, at tasklog.Position) {
+	r.pieces = append(r.pieces, fmt.Sprintf("%d %s", at, p))
+}
+
+func (r *recording) MidLine() bool { return r.midLine }
+
+func TestOutputHasPositions(t *testing.T) {
+	r := &recording{midLine: true}
+	l := tasklog.New(r)
+	l.Reach(1, func(l *tasklog.Log) {
+		l.Errorf("one")
+		l.Errorf("two")
+	})
+	l.Output([]byte("three"), 6)
+	l.Reach(7, func(l *tasklog.Log) { l.Errorf("four") })
+	l.Reach(8, func(*tasklog.Log) {})
+	want := []string{
+		"1 \n[taskcluster:error] one\n[taskcluster:error] two\n", "6 three", "7 \n[taskcluster:error] four\n", "8 ",
+	}
+	if diff := cmp.Diff(want, r.pieces); diff != "" {
+		t.Errorf("what is appended (-want +got):\n%s", diff)
+	}
+}
+
+func TestOutputNeedsNoRecording(t *testing.T) {
+	var b strings.Builder
+	l := tasklog.New(&b)
+	l.Output([]byte("one"), 3)
+	l.Reach(4, func(l *tasklog.Log) { l.Errorf("two") })
+	if got, want := b.String(), "one\n[taskcluster:error] two\n"; got != want {
+		t.Errorf("the log is %q, want %q", got, want)
+	}
+}

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"io/fs"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/taskcluster/taskcluster-worker/domain/task"
@@ -28,6 +31,36 @@ func (m *Memory) Record(id task.RunID) (tasklog.Recording, error) {
 	return r, nil
 }
 
+// Resume implements tasklog.Recorder.
+func (m *Memory) Resume(id task.RunID) (tasklog.Recording, tasklog.Position, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.records[id]
+	if before == nil {
+		return nil, 0, notExist(id)
+	}
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	if before.closed {
+		return nil, 0, notExist(id)
+	}
+	r := &recording{text: slices.Clone(before.text), at: before.at, changed: make(chan struct{})}
+	m.records[id] = r
+	return r, r.at, nil
+}
+
+func notExist(id task.RunID) error {
+	return &fs.PathError{Op: "resume log", Path: id.String(), Err: fs.ErrNotExist}
+}
+
+// Keep implements tasklog.Recorder.
+func (m *Memory) Keep(ids ...task.RunID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.records, func(id task.RunID, _ *recording) bool { return !slices.Contains(ids, id) })
+	return nil
+}
+
 // Text returns what was written to the latest recording of id, closed or not,
 // or "" if there was none.
 func (m *Memory) Text(id task.RunID) string {
@@ -44,7 +77,9 @@ func (m *Memory) Text(id task.RunID) string {
 type recording struct {
 	mu      sync.Mutex
 	text    []byte
+	at      tasklog.Position
 	sealed  bool
+	closed  bool
 	changed chan struct{} // closed and replaced by every change
 }
 
@@ -56,6 +91,21 @@ func (r *recording) Write(p []byte) (int, error) {
 		r.announce()
 	}
 	return len(p), nil
+}
+
+func (r *recording) Append(p []byte, at tasklog.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.sealed {
+		r.text, r.at = append(r.text, p...), at
+		r.announce()
+	}
+}
+
+func (r *recording) MidLine() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.text) > 0 && r.text[len(r.text)-1] != '\n'
 }
 
 func (r *recording) announce() {
@@ -82,7 +132,12 @@ func (r *recording) Seal() error {
 	return nil
 }
 
-func (r *recording) Close() error { return r.Seal() }
+func (r *recording) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	return r.Seal()
+}
 
 // from returns the text from an offset on, which is never written to again,
 // whether that is all there will be, and a channel that tells of changes.
