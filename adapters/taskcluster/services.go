@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/cache"
 )
 
 // Index finds the tasks that were indexed under a namespace.
@@ -35,22 +36,18 @@ func (x *Index) FindTask(ctx context.Context, creds task.Credentials, path strin
 // PurgeCache knows which caches were asked to be purged.
 type PurgeCache struct{ c *Client }
 
+var _ cache.Purges = (*PurgeCache)(nil)
+
 // NewPurgeCache returns the purge-cache service of c's deployment.
 func NewPurgeCache(c *Client) *PurgeCache { return &PurgeCache{c} }
 
-// PurgeRequest asks for every cache of a name that was made before a time to be
-// removed.
-type PurgeRequest struct {
-	CacheName string    `json:"cacheName"`
-	Before    time.Time `json:"before"`
-}
-
-// PurgeRequests returns the requests for the worker's pool that were made
-// since a time, or all that are open if it is zero. It retries transient
-// errors.
-func (p *PurgeCache) PurgeRequests(ctx context.Context, since time.Time) ([]PurgeRequest, error) {
+// PurgeRequests implements cache.Purges.
+func (p *PurgeCache) PurgeRequests(ctx context.Context, since time.Time) ([]cache.Purge, error) {
 	var answer struct {
-		Requests []PurgeRequest `json:"requests"`
+		Requests []struct {
+			CacheName string    `json:"cacheName"`
+			Before    time.Time `json:"before"`
+		} `json:"requests"`
 	}
 	r := call{
 		service: "purge-cache", name: "purgeRequests", method: http.MethodGet,
@@ -60,7 +57,11 @@ func (p *PurgeCache) PurgeRequests(ctx context.Context, since time.Time) ([]Purg
 		r.query = url.Values{"since": {since.UTC().Format(time.RFC3339Nano)}}
 	}
 	err := p.c.repeat(ctx, r)
-	return answer.Requests, err
+	requests := make([]cache.Purge, 0, len(answer.Requests))
+	for _, r := range answer.Requests {
+		requests = append(requests, cache.Purge{Name: r.CacheName, Before: r.Before})
+	}
+	return requests, err
 }
 
 // Secrets holds the secrets of a deployment.

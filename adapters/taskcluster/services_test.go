@@ -47,7 +47,7 @@ func TestServicesOfADeployment(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := NewPurgeCache(d.client).PurgeRequests(t.Context(), time.Time{})
-		if err != nil || len(got) != 1 || got[0].CacheName != "c" || time.Since(got[0].Before).Abs() > time.Minute {
+		if err != nil || len(got) != 1 || got[0].Name != "c" || time.Since(got[0].Before).Abs() > time.Minute {
 			t.Errorf("got %v, %v", got, err)
 		}
 		got, err = NewPurgeCache(d.client).PurgeRequests(t.Context(), time.Now().Add(time.Minute))

@@ -15,7 +15,7 @@ func TestConformance(t *testing.T) {
 	plugintest.Test(t, func(testing.TB) plugintest.Subject {
 		return plugintest.Subject{
 			Plugin:  exitstatus.New(exitstatus.Config{}),
-			Payload: `{"onExitStatus": {"retry": [3], "purgeCaches": [0, 1]}}`,
+			Payload: `{"onExitStatus": {"retry": [3]}}`,
 			Compile: jsonschema.Compile,
 		}
 	})
@@ -28,7 +28,7 @@ func TestConformanceWithoutNeed(t *testing.T) {
 }
 
 func TestRetry(t *testing.T) {
-	const payload = `{"onExitStatus": {"retry": [3, 75.0, 1e2], "purgeCaches": [5]}}`
+	const payload = `{"onExitStatus": {"retry": [3, 75.0, 1e2]}}`
 	for _, tt := range []struct {
 		name   string
 		result engine.Result
@@ -39,7 +39,6 @@ func TestRetry(t *testing.T) {
 		{"a code listed with a fraction of zero", engine.Result{ExitCode: 75}, true},
 		{"a code listed with an exponent", engine.Result{ExitCode: 100}, true},
 		{"a code that is not listed", engine.Result{ExitCode: 4}, false},
-		{"a code that only spoils caches", engine.Result{ExitCode: 5}, false},
 		{"a signal", engine.Result{ExitCode: -1, Signal: "killed"}, false},
 		{"a listed code of what ran out of memory", engine.Result{ExitCode: 3, OOM: true}, true},
 		{"a listed code of what the worker killed", engine.Result{ExitCode: 3, Killed: true}, false},
@@ -56,7 +55,7 @@ func TestRetry(t *testing.T) {
 
 // Whatever the payload, success stays success.
 func FuzzPayload(f *testing.F) {
-	for _, payload := range []string{`{}`, `{"onExitStatus": {}}`, `{"onExitStatus": {"retry": [1, 1.0, 1e300]}}`, `{"onExitStatus": {"purgeCaches": [0]}}`} {
+	for _, payload := range []string{`{}`, `{"onExitStatus": {}}`, `{"onExitStatus": {"retry": [1, 1.0, 1e300]}}`} {
 		f.Add([]byte(payload), 1)
 	}
 	p := exitstatus.New(exitstatus.Config{})

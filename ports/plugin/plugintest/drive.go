@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
@@ -23,6 +25,7 @@ import (
 // files, and asks for nothing.
 type Setup struct {
 	Payload    string          // the plugin's part, in JSON; "{}" if empty
+	Dialect    payload.Dialect // payload.GenericWorker if empty
 	Definition task.Definition // the one of Definition if it has no deadline
 	Result     engine.Result   // of the sandbox; success if zero
 	Files      fs.FS           // what the sandbox leaves; an empty Dir if nil
@@ -82,7 +85,7 @@ func Start(p plugin.Plugin, s Setup) (*Drive, error) {
 	}
 	d := &Drive{
 		Artifacts: new(Artifacts),
-		Builder:   &Builder{Env: map[string]string{}},
+		Builder:   &Builder{Env: map[string]string{}, Volumes: map[string]engine.Volume{}},
 		Sandbox:   &Sandbox{killed: make(chan struct{})},
 		ResultSet: &ResultSet{Outcome: s.Result, Files: s.Files, WorkDir: s.Dir},
 	}
@@ -95,6 +98,7 @@ func Start(p plugin.Plugin, s Setup) (*Drive, error) {
 		Run:         Run,
 		Definition:  s.Definition,
 		Payload:     []byte(s.Payload),
+		Dialect:     cmp.Or(s.Dialect, payload.GenericWorker),
 		Credentials: func() task.Credentials { return task.Credentials{ClientID: "task-client/" + Run.String()} },
 		Artifacts:   d.Artifacts,
 		Log:         tasklog.New(recording),
@@ -213,8 +217,19 @@ func Through(ctx context.Context, p plugin.Plugin, s Setup) (*Drive, error) {
 
 // Builder records what plugins ask of it.
 type Builder struct {
-	Env map[string]string
-	Err error // what SetEnv returns
+	Env     map[string]string
+	Volumes map[string]engine.Volume // by path
+	Err     error                    // what each method returns
+}
+
+var _ engine.VolumeAttacher = (*Builder)(nil)
+
+// AttachVolume implements engine.VolumeAttacher.
+func (b *Builder) AttachVolume(path string, v engine.Volume, _ bool) error {
+	if b.Err == nil {
+		b.Volumes[path] = v
+	}
+	return b.Err
 }
 
 // SetEnv implements engine.Builder.

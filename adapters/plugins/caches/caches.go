@@ -1,0 +1,192 @@
+// Package caches gives tasks directories that they find as an earlier task has
+// left them, as they ask for in payload.mounts.
+package caches
+
+import (
+	"context"
+	_ "embed" // the schema
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/cache"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/plugin"
+)
+
+//go:embed payload-schema.json
+var schema []byte
+
+// Config is empty: there is nothing for an operator to choose.
+type Config struct{}
+
+// Plugin leases caches to tasks.
+type Plugin struct {
+	store  cache.Store
+	purges cache.Purges
+
+	mu    sync.Mutex
+	asked time.Time // when purges were last asked for
+}
+
+// New returns the plugin.
+func New(_ Config, store cache.Store, purges cache.Purges) *Plugin {
+	return &Plugin{store: store, purges: purges}
+}
+
+// Name implements plugin.Plugin.
+func (*Plugin) Name() string { return "caches" }
+
+// PayloadSchema implements plugin.Plugin.
+func (*Plugin) PayloadSchema() []byte { return schema }
+
+// mount is an item of payload.mounts.
+type mount struct {
+	CacheName string `json:"cacheName"`
+	Directory string `json:"directory"`
+}
+
+// NewTaskPlugin implements plugin.Plugin.
+func (p *Plugin) NewTaskPlugin(t plugin.Task) (plugin.TaskPlugin, error) {
+	// A schema takes 3.0 and 3e0 for integers, which Go's int does not.
+	var payload struct {
+		Mounts       []mount `json:"mounts"`
+		OnExitStatus struct {
+			PurgeCaches []float64 `json:"purgeCaches"`
+		} `json:"onExitStatus"`
+	}
+	if err := json.Unmarshal(t.Payload, &payload); err != nil {
+		return nil, fmt.Errorf("parse payload of caches: %w", err)
+	}
+	if len(payload.Mounts) == 0 {
+		return nil, nil
+	}
+	names, directories := map[string]bool{}, map[string]bool{}
+	for _, m := range payload.Mounts {
+		directory := path.Clean(m.Directory)
+		if names[m.CacheName] {
+			return nil, fault.Malformedf("payload.mounts: cache %s is there twice: a task holds one copy of a cache", m.CacheName)
+		}
+		if directories[directory] {
+			return nil, fault.Malformedf("payload.mounts: there are two caches at %s", directory)
+		}
+		names[m.CacheName], directories[directory] = true, true
+	}
+	return &taskPlugin{p: p, t: t, mounts: payload.Mounts, spoil: payload.OnExitStatus.PurgeCaches}, nil
+}
+
+// overlap is how far back purges are asked for once more: the clocks of worker
+// and service differ.
+const overlap = 5 * time.Minute
+
+// purge has the store honor what was asked of the purge-cache service.
+func (p *Plugin) purge(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var since time.Time
+	if !p.asked.IsZero() {
+		since = p.asked.Add(-overlap)
+	}
+	now := time.Now()
+	requests, err := p.purges.PurgeRequests(ctx, since)
+	if err != nil {
+		return fault.Unavailablef(err, "whether the task's caches are to be purged could not be found out")
+	}
+	for _, r := range requests {
+		p.store.Purge(r.Name, r.Before)
+	}
+	p.asked = now
+	return nil
+}
+
+type taskPlugin struct {
+	p      *Plugin
+	t      plugin.Task
+	mounts []mount
+	spoil  []float64 // exit codes
+
+	leases  []cache.Lease // as mounts
+	started bool          // the task may have changed the caches
+	keep    bool          // the task has come to its end, and has not spoiled them
+}
+
+// Prepare implements plugin.Preparer.
+//
+// Faults: Malformed, Unavailable.
+func (p *taskPlugin) Prepare(ctx context.Context) error {
+	var scopes task.Scopes
+	for _, m := range p.mounts {
+		scopes = append(scopes, string(p.t.Dialect)+":cache:"+m.CacheName)
+	}
+	if err := p.t.Authorize(ctx, scopes); err != nil {
+		return err
+	}
+	if err := p.p.purge(ctx); err != nil {
+		return err
+	}
+	for _, m := range p.mounts {
+		l, err := p.p.store.Acquire(ctx, m.CacheName)
+		if err != nil {
+			return fmt.Errorf("acquire cache %s: %w", m.CacheName, err)
+		}
+		p.leases = append(p.leases, l)
+		if l.Fresh() {
+			p.t.Log.Infof("[mounts] No existing writable directory cache '%s' - creating %s", m.CacheName, m.Directory)
+		} else {
+			p.t.Log.Infof("[mounts] Moving existing writable directory cache %s to %s", m.CacheName, m.Directory)
+		}
+	}
+	return nil
+}
+
+// BuildSandbox implements plugin.SandboxBuilder.
+//
+// Faults: Malformed.
+func (p *taskPlugin) BuildSandbox(_ context.Context, b engine.Builder) error {
+	attacher, ok := b.(engine.VolumeAttacher)
+	if !ok {
+		return fault.Malformedf("payload.mounts: the engine of this worker pool has no caches")
+	}
+	for i, l := range p.leases {
+		m := p.mounts[i]
+		if err := attacher.AttachVolume(m.Directory, l.Volume(), false); err != nil {
+			return fmt.Errorf("mount cache %s at %s: %w", m.CacheName, m.Directory, err)
+		}
+	}
+	p.started = true
+	return nil
+}
+
+// Stopped implements plugin.Stopper. What the worker killed was in the middle of
+// something.
+func (p *taskPlugin) Stopped(_ context.Context, r engine.ResultSet) error {
+	result := r.Result()
+	p.keep = !result.Killed && !result.OOM && !slices.Contains(p.spoil, float64(result.ExitCode))
+	for _, m := range p.mounts[:len(p.leases)] {
+		if p.keep {
+			p.t.Log.Infof("[mounts] Preserving cache: Moving %s to cache %s", m.Directory, m.CacheName)
+		} else {
+			p.t.Log.Infof("[mounts] Removing cache %s from cache table", m.CacheName)
+		}
+	}
+	return nil
+}
+
+// Close implements plugin.TaskPlugin.
+func (p *taskPlugin) Close() error {
+	var errs []error
+	for _, l := range p.leases {
+		if p.keep || !p.started {
+			errs = append(errs, l.Keep())
+		} else {
+			errs = append(errs, l.Discard())
+		}
+	}
+	return errors.Join(errs...)
+}
