@@ -17,6 +17,7 @@ func hasDeclaredAbilities(ctx context.Context, tb testing.TB, h Harness) error {
 	tb.Helper()
 	var got Abilities
 	_, got.Volumes = h.Engine(tb).(engine.Volumes)
+	_, got.Reattach = h.Engine(tb).(engine.Reattacher)
 	b, log, err := build(ctx, tb, h, Step{Do: Hang, Text: mark(tb)})
 	if err != nil {
 		return err

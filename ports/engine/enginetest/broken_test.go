@@ -12,6 +12,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -54,6 +55,11 @@ type broken struct {
 	noShells      bool
 	shellCode     int
 	shellLives    bool
+
+	reattach func(*Memory, engine.Options, tasklog.Position) (engine.Reattached, error)
+	orphans  func([]task.RunID) []task.RunID
+	discard  error
+	detach   func(*Memory) error
 
 	result func(engine.Result) engine.Result
 	files  func(fs.FS) fs.FS

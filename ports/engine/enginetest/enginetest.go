@@ -36,8 +36,15 @@ type Harness interface {
 	Alive(t testing.TB, mark string) bool
 }
 
+// Reopener is implemented by harnesses of engines that can reattach.
+type Reopener interface {
+	// Reopen returns the engine as the next process would have it, after
+	// Detach. Harness.Engine returns that one from then on.
+	Reopen(t testing.TB) engine.Engine
+}
+
 // Abilities tells which of the optional interfaces an engine implements.
-type Abilities struct{ Proxies, Volumes, Shells bool }
+type Abilities struct{ Proxies, Volumes, Shells, Reattach bool }
 
 // Verb is what a task does in a step.
 type Verb string
@@ -46,6 +53,7 @@ type Verb string
 const (
 	Print    Verb = "print"    // prints Text as it is
 	Flood    Verb = "flood"    // prints N times "x", without a line break
+	Count    Verb = "count"    // prints the numbers from 1 to N, each on a line
 	PrintEnv Verb = "printenv" // prints the environment as lines of the form name=value
 	Exit     Verb = "exit"     // exits with code N
 	Write    Verb = "write"    // writes Text to the file at Path, and makes its directories
@@ -121,6 +129,14 @@ func checks() []namedCheck {
 		{"ServesProxies", servesProxies},
 		{"MountsVolumes", mountsVolumes},
 		{"OpensShells", opensShells},
+		{"SandboxOutlivesProcess", outlivesProcess},
+		{"LosesNoOutputBetweenProcesses", losesNoOutput},
+		{"KeepsResultForNextProcess", keepsResult},
+		{"AbortsWhatItReattached", abortsReattached},
+		{"OpensShellsInWhatItReattached", opensShellsInReattached},
+		{"TellsWhenItStarted", tellsWhenItStarted},
+		{"DetachesFromAll", detachesFromAll},
+		{"DiscardsOrphans", discardsOrphans},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -157,6 +158,7 @@ func TestChecks(t *testing.T) {
 			func(b *broken) { b.shellLives = true },
 		},
 	}
+	maps.Copy(defects, reattachDefects())
 	for _, c := range checks() {
 		if len(defects[c.name]) == 0 {
 			t.Errorf("%s: no defect that this check should catch", c.name)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
@@ -22,10 +23,12 @@ import (
 // Memory is an engine in memory. Its payload is {"steps": [...]}, a list of
 // Step as JSON: {"do": "print", "text": "x"}. The zero Memory is ready to use.
 type Memory struct {
-	mu      sync.Mutex
-	alive   map[string]int // number of processes by mark
-	running int            // sandboxes that have not ended
-	volumes map[string]*memoryVolume
+	mu       sync.Mutex
+	alive    map[string]int // number of processes by mark
+	running  int            // sandboxes that have not ended
+	volumes  map[string]*memoryVolume
+	attached map[*memoryAttached]struct{} // neither aborted nor closed
+	orphans  []*memorySandbox
 }
 
 var (
@@ -34,14 +37,22 @@ var (
 	_ engine.ProxyAttacher  = (*memoryBuilder)(nil)
 	_ engine.VolumeAttacher = (*memoryBuilder)(nil)
 	_ engine.Shells         = (*memorySandbox)(nil)
+	_ engine.Reattacher     = (*Memory)(nil)
+	_ engine.Reattached     = (*memoryAttached)(nil)
 	_ Harness               = (*Memory)(nil)
+	_ Reopener              = (*Memory)(nil)
 )
 
 // Engine implements Harness.
 func (m *Memory) Engine(testing.TB) engine.Engine { return m }
 
+// Reopen implements Reopener.
+func (m *Memory) Reopen(testing.TB) engine.Engine { return m }
+
 // Abilities implements Harness.
-func (m *Memory) Abilities() Abilities { return Abilities{Proxies: true, Volumes: true, Shells: true} }
+func (m *Memory) Abilities() Abilities {
+	return Abilities{Proxies: true, Volumes: true, Shells: true, Reattach: true}
+}
 
 // memoryPayload is the payload of a Memory.
 type memoryPayload struct {
@@ -223,12 +234,16 @@ func (b *memoryBuilder) Start(ctx context.Context) (engine.Sandbox, error) {
 	b.m.ran(1)
 	s := &memorySandbox{
 		m: b.m, o: b.o, steps: b.steps, env: maps.Clone(b.env), proxies: b.proxies, mounts: b.mounts,
-		files: fstest.MapFS{memoryDir: {Mode: memoryDirMode}},
-		ended: make(chan struct{}),
+		files:   fstest.MapFS{memoryDir: {Mode: memoryDirMode}},
+		started: time.Now(),
+		ended:   make(chan struct{}),
 	}
 	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	b.m.mu.Lock()
+	a := b.m.attach(s, b.o.Log, 0)
+	b.m.mu.Unlock()
 	go s.run()
-	return s, nil
+	return a, nil
 }
 
 // Close implements engine.Builder.

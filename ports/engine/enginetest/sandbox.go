@@ -11,7 +11,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"testing/fstest"
 	"time"
 
@@ -24,8 +23,6 @@ const (
 	memoryDirMode = fs.ModeDir | 0o755
 )
 
-var errKilled = errors.New("enginetest: killed")
-
 type memorySandbox struct {
 	m       *Memory
 	o       engine.Options
@@ -34,15 +31,13 @@ type memorySandbox struct {
 	proxies map[string]http.Handler
 	mounts  map[string]memoryMount
 
-	ctx    context.Context // done when the sandbox is killed, aborted or has ended
-	end    context.CancelCauseFunc
-	ended  chan struct{} // closed when result and files are final
-	files  fstest.MapFS
-	result memoryResultSet
-
-	mu      sync.Mutex
-	aborted bool
-	yielded bool
+	out     memoryOutput
+	started time.Time
+	ctx     context.Context // done when the sandbox is killed, aborted or has ended
+	end     context.CancelCauseFunc
+	ended   chan struct{} // closed when result and files are final
+	files   fstest.MapFS
+	result  engine.Result
 }
 
 // run is the life of the task.
@@ -50,7 +45,7 @@ func (s *memorySandbox) run() {
 	defer close(s.ended)
 	defer s.m.ran(-1)
 	begin := time.Now()
-	s.o.Log.Executing(0, []string{"steps"})
+	s.out.reach(func(l *tasklog.Log) { l.Executing(0, []string{"steps"}) })
 	code, lingering := 0, []string(nil)
 	for _, step := range s.steps {
 		var marks []string
@@ -73,19 +68,27 @@ func (s *memorySandbox) run() {
 	if r.Success {
 		verdict = "SUCCEEDED"
 	}
-	s.o.Log.Executed(tasklog.Outcome{ExitCode: r.ExitCode, Signal: r.Signal, Wall: r.Wall, Result: verdict})
-	s.result = memoryResultSet{result: r, files: s.files}
+	s.out.reach(func(l *tasklog.Log) {
+		l.Executed(tasklog.Outcome{ExitCode: r.ExitCode, Signal: r.Signal, Wall: r.Wall, Result: verdict})
+	})
+	s.result = r
 }
 
 // take takes a step. It returns the exit code, whether that is the end, and
 // the marks of processes that it has started.
 func (s *memorySandbox) take(step Step) (code int, done bool, marks []string) {
-	say := func(text string) { _, _ = s.o.Log.Write([]byte(text)) } // a log takes everything
+	say := s.out.print
 	switch step.Do {
 	case Print:
 		say(step.Text)
 	case Flood:
 		say(strings.Repeat("x", step.N))
+	case Count:
+		var b strings.Builder
+		for i := range step.N {
+			fmt.Fprintln(&b, i+1)
+		}
+		say(b.String())
 	case PrintEnv:
 		for _, name := range slices.Sorted(maps.Keys(s.env)) {
 			say(name + "=" + s.env[name] + "\n")
@@ -171,63 +174,3 @@ func (s *memorySandbox) fetch(url string, say func(string)) (code int) {
 	say("cannot reach " + url + "\n")
 	return 1
 }
-
-// Wait implements engine.Sandbox.
-func (s *memorySandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	select {
-	case <-s.ended:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.aborted {
-		return nil, engine.ErrAborted
-	}
-	s.yielded = true
-	return &s.result, nil
-}
-
-// Kill implements engine.Sandbox.
-func (s *memorySandbox) Kill(context.Context) error {
-	s.end(errKilled)
-	return nil
-}
-
-// Abort implements engine.Sandbox.
-func (s *memorySandbox) Abort(ctx context.Context) error {
-	s.mu.Lock()
-	if s.yielded {
-		s.mu.Unlock()
-		return nil
-	}
-	s.aborted = true
-	s.mu.Unlock()
-	s.end(engine.ErrAborted)
-	select {
-	case <-s.ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-type memoryResultSet struct {
-	result engine.Result
-	files  fs.FS
-}
-
-// Result implements engine.ResultSet.
-func (r *memoryResultSet) Result() engine.Result { return r.result }
-
-// FS implements engine.ResultSet.
-func (r *memoryResultSet) FS() fs.FS { return r.files }
-
-// Dir implements engine.ResultSet.
-func (r *memoryResultSet) Dir() string { return memoryDir }
-
-// Close implements engine.ResultSet.
-func (r *memoryResultSet) Close() error { return nil }
