@@ -19,7 +19,8 @@ import (
 
 // Config says where the table is.
 type Config struct {
-	File string // absolute; its directory is made
+	File      string // absolute; its directory is made
+	Temporary bool   // whether all caches go when the store is closed
 }
 
 // Store implements [cache.Store].
@@ -49,9 +50,9 @@ type entry struct {
 }
 
 // New reads the table, and frees all volumes that are not in it. A table that
-// cannot be read costs the caches, but not the start. volumes is used until the
-// store is not used any more.
-func New(ctx context.Context, c Config, volumes engine.Volumes, log *slog.Logger) (*Store, error) {
+// cannot be read costs the caches, but not the start. The function closes the
+// store, before volumes is closed.
+func New(ctx context.Context, c Config, volumes engine.Volumes, log *slog.Logger) (*Store, func(), error) {
 	s := &Store{file: c.File, volumes: volumes, log: log}
 	entries, err := readTable(c.File)
 	if err != nil {
@@ -64,12 +65,19 @@ func New(ctx context.Context, c Config, volumes engine.Volumes, log *slog.Logger
 		s.clock = max(s.clock, e.Turn)
 	}
 	if err := volumes.KeepVolumes(ctx, ids); err != nil {
-		return nil, fmt.Errorf("free volumes of no cache: %w", err)
+		return nil, nil, fmt.Errorf("free volumes of no cache: %w", err)
 	}
 	if err := s.save(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s, nil
+	return s, func() {
+		if !c.Temporary {
+			return
+		}
+		if err := s.discard(context.WithoutCancel(ctx), func(*entry) bool { return true }); err != nil {
+			log.WarnContext(ctx, "remove temporary caches", slog.Any("error", err))
+		}
+	}, nil
 }
 
 // Acquire implements cache.Store.

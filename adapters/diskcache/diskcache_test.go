@@ -35,7 +35,7 @@ type harness struct {
 
 func (h *harness) open(tb testing.TB) {
 	tb.Helper()
-	s, err := diskcache.New(tb.Context(), diskcache.Config{File: h.file}, h.volumes, slog.New(slog.NewTextHandler(tb.Output(), nil)))
+	s, _, err := diskcache.New(tb.Context(), diskcache.Config{File: h.file}, h.volumes, slog.New(slog.NewTextHandler(tb.Output(), nil)))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -72,6 +72,27 @@ func TestTableThatCannotBeReadCostsTheCachesAlone(t *testing.T) {
 		if l, err = h.store.Acquire(t.Context(), "a"); err != nil || !l.Fresh() {
 			t.Errorf("with the table %q: %v", content, err)
 		}
+	}
+}
+
+func TestTemporaryCachesGoWithTheStore(t *testing.T) {
+	t.Parallel()
+	volumes := new(enginetest.Memory)
+	c := diskcache.Config{File: filepath.Join(t.TempDir(), "table.json"), Temporary: true}
+	s, shut, err := diskcache.New(t.Context(), c, volumes, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Acquire(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	shut()
+	if _, err := volumes.OpenVolume(t.Context(), l.Volume().ID()); err == nil {
+		t.Error("a volume is left")
 	}
 }
 

@@ -13,12 +13,15 @@ type config struct {
 	RootURL     string            `mapstructure:"rootURL" env:"TASKCLUSTER_ROOT_URL" needs:"start" pattern:"^https?://[^/?#@]+/?$" example:"https://tc.example.com" doc:"The Taskcluster deployment to work for."`
 	Credentials credentialsConfig `mapstructure:"credentials"`
 	Worker      workerConfig      `mapstructure:"worker"`
-	Engine      string            `mapstructure:"engine" default:"native" oneof:"native" doc:"What executes tasks."`
+	Engine      string            `mapstructure:"engine" default:"native" oneof:"native docker" doc:"What executes tasks: processes of their own users, or containers."`
 	Native      nativeConfig      `mapstructure:"native"`
+	Docker      dockerConfig      `mapstructure:"docker"`
+	Fetch       fetchConfig       `mapstructure:"fetch"`
 	Env         requiredConfig    `mapstructure:"env"`
 	MaxRunTime  requiredConfig    `mapstructure:"maxRunTime"`
 	ExitStatus  pluginConfig      `mapstructure:"exitStatus"`
 	Artifacts   artifactsConfig   `mapstructure:"artifacts"`
+	Caches      cachesConfig      `mapstructure:"caches"`
 	TaskLog     requiredConfig    `mapstructure:"taskLog"`
 	Log         logConfig         `mapstructure:"log"`
 }
@@ -57,6 +60,63 @@ type limitsConfig struct {
 	CPU          float64       `mapstructure:"cpu" computed:"no limit" min:"0.01" doc:"Processors."`
 	PIDs         int           `mapstructure:"pids" default:"4096" min:"16" doc:"Processes and threads."`
 	SharedMemory setting.Bytes `mapstructure:"sharedMemory" computed:"as memory" min:"1MiB" doc:"What fits into /dev/shm, which counts as memory too."`
+}
+
+// dockerConfig is that of the docker engine.
+type dockerConfig struct {
+	Host          string           `mapstructure:"host" computed:"DOCKER_HOST, or else unix:///var/run/docker.sock" example:"unix:///var/run/docker.sock" doc:"Where the Docker daemon's API is. The worker must be on the same host."`
+	Instance      string           `mapstructure:"instance" computed:"worker.pool and worker.id" doc:"Tells containers, networks and volumes of this worker from those of other workers on the same daemon."`
+	Limits        dockerLimits     `mapstructure:"limits"`
+	Grace         time.Duration    `mapstructure:"grace" default:"0s" min:"0s" max:"10m" doc:"How long a task that is ended has between SIGTERM and SIGKILL."`
+	NewPrivileges bool             `mapstructure:"newPrivileges" default:"false" doc:"Whether set-user-id programs such as sudo have power in tasks."`
+	Egress        string           `mapstructure:"egress" default:"internet" oneof:"open internet none" doc:"How far networks of tasks reach: wherever the host does, public addresses alone, or nowhere. Other tasks and the metadata services of clouds are out of reach in any case."`
+	Addresses     string           `mapstructure:"addresses" default:"10.213.0.0/16" pattern:"^[0-9.]+/[0-9]+$" example:"10.213.0.0/16" doc:"The addresses that networks of tasks are made of, 8 for each."`
+	Runtime       string           `mapstructure:"runtime" computed:"the daemon's" example:"runsc" doc:"What runs containers, as the daemon calls it."`
+	UserNamespace string           `mapstructure:"userNamespace" doc:"As in docker run --userns, such as host where the daemon remaps users."`
+	Allow         dockerAllow      `mapstructure:"allow"`
+	Pull          string           `mapstructure:"pull" default:"always" oneof:"always missing" doc:"Whether a registry is asked for an image that is there already, since its tag may have moved."`
+	Preload       []string         `mapstructure:"preload" doc:"Images to pull before the first task."`
+	MinFree       setting.Bytes    `mapstructure:"minFree" default:"5GiB" doc:"With less free on the daemon's disk, images that the worker has brought are removed, the one used longest ago first."`
+	Registries    []registryConfig `mapstructure:"registries" doc:"Accounts at registries. Tasks can use the images, but see no credentials."`
+}
+
+// dockerLimits is what each container may use.
+type dockerLimits struct {
+	Memory       setting.Bytes `mapstructure:"memory" computed:"no limit" min:"16MiB" doc:"Memory, with swap. A task that needs more is killed and fails."`
+	CPU          float64       `mapstructure:"cpu" computed:"no limit" min:"0.01" doc:"Processors."`
+	PIDs         int           `mapstructure:"pids" default:"4096" min:"16" doc:"Processes and threads."`
+	SharedMemory setting.Bytes `mapstructure:"sharedMemory" computed:"the daemon's" min:"1MiB" doc:"What fits into /dev/shm."`
+	Disk         setting.Bytes `mapstructure:"disk" computed:"no limit" min:"1MiB" doc:"What fits into the container's file system, where the daemon's storage driver can limit it."`
+	OpenFiles    int           `mapstructure:"openFiles" computed:"the daemon's" min:"64" doc:"Open files of a process."`
+}
+
+// dockerAllow is what tasks may have that have the scopes for it, too.
+type dockerAllow struct {
+	Privileged       bool `mapstructure:"privileged" default:"false" doc:"Privileged containers. They have power over the host."`
+	DisableSeccomp   bool `mapstructure:"disableSeccomp" default:"false" doc:"Containers without a filter of system calls."`
+	Ptrace           bool `mapstructure:"ptrace" default:"false" doc:"Tracing of processes."`
+	KVM              bool `mapstructure:"kvm" default:"false" doc:"/dev/kvm."`
+	LoopbackVideo    bool `mapstructure:"loopbackVideo" default:"false" doc:"Virtual cameras."`
+	LoopbackAudio    bool `mapstructure:"loopbackAudio" default:"false" doc:"Virtual sound cards."`
+	HostSharedMemory bool `mapstructure:"hostSharedMemory" default:"false" doc:"The host's /dev/shm."`
+}
+
+// registryConfig is an account at a registry.
+type registryConfig struct {
+	Host     string `mapstructure:"host" needs:"entry" example:"registry.example.com:5000" doc:"As in names of images; docker.io for Docker Hub."`
+	Username string `mapstructure:"username" needs:"entry" doc:"Who the worker is there."`
+	Password string `mapstructure:"password" needs:"entry" secret:"true" doc:"The password, or a token."`
+}
+
+// fetchConfig is about what is fetched for tasks.
+type fetchConfig struct {
+	Loopback bool `mapstructure:"loopback" default:"false" doc:"Whether URLs in payloads may be on the worker's own host."`
+}
+
+// cachesConfig is that of the plugin that keeps caches.
+type cachesConfig struct {
+	Enabled bool   `mapstructure:"enabled" default:"true" doc:"Whether tasks can have caches. Those that ask for some where it is disabled, or where the engine has none, are malformed."`
+	Table   string `mapstructure:"table" computed:"/var/lib/dc-linux-worker/caches.json for root, else in the user's cache directory; in run and dev, with the rest" pattern:"^/" example:"/var/lib/dc-linux-worker/caches.json" doc:"The file that says which caches there are."`
 }
 
 // pluginConfig is that of a plugin which a pool can do without.

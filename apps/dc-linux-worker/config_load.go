@@ -73,10 +73,11 @@ func decodeBytes(_, to reflect.Type, value any) (any, error) {
 
 // computedDefaults are the defaults that depend on the machine, by path.
 func computedDefaults() map[string]string {
-	defaults := map[string]string{"worker.id": hostID(), "native.dir": "/var/lib/dc-linux-worker", "log.level": "info", "log.format": "json"}
+	defaults := map[string]string{"worker.id": hostID(), "native.dir": "/var/lib/dc-linux-worker", "caches.table": "/var/lib/dc-linux-worker/caches.json", "log.level": "info", "log.format": "json"}
 	if os.Geteuid() != 0 {
 		if cache, err := os.UserCacheDir(); err == nil {
 			defaults["native.dir"] = filepath.Join(cache, "dc-linux-worker")
+			defaults["caches.table"] = filepath.Join(cache, "dc-linux-worker", "caches.json")
 		}
 	}
 	if isTerminal(os.Stderr) {

@@ -63,6 +63,7 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 	defer stopFollowing()
 	j.over = make(chan struct{}, 1)
 	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, hooks{
+		Temporary: true,
 		Decorate: func(r tasklog.Recorder) tasklog.Recorder {
 			j.follower = newFollower(following, r, j.log)
 			return j.follower
@@ -255,8 +256,14 @@ func workDir(dir string) (path string, remove func() error, err error) {
 	return dir, remove, nil
 }
 
-// placeIn has the engine work in dir, unless the operator has said where.
+// placeIn has all that is stored be in dir, unless the operator has said where.
 func (l *loaded) placeIn(dir string) {
+	if l.values["caches.table"].Origin == setting.OriginDefault {
+		l.Caches.Table = filepath.Join(dir, "caches.json")
+	}
+	if l.Docker.Instance == "" {
+		l.Docker.Instance = "dc-linux-worker in " + dir
+	}
 	if l.values["native.dir"].Origin == setting.OriginDefault {
 		l.Native.Dir = filepath.Join(dir, "native")
 	}

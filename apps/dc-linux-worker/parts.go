@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker"
 	"github.com/taskcluster/taskcluster-worker/adapters/jsonschema"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/native"
@@ -13,22 +14,27 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/env"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
+	"github.com/taskcluster/taskcluster-worker/domain/payload"
+	"github.com/taskcluster/taskcluster-worker/domain/payload/dockerworker"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/fetch"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
 )
 
-// hooks are what a command wants to know of the worker that it runs. The zero
-// hooks want nothing.
+// hooks are what a command wants of the worker that it runs. The zero hooks want
+// nothing.
 type hooks struct {
-	Decorate func(tasklog.Recorder) tasklog.Recorder
-	Observe  func(worker.Report)
+	Temporary bool // all that is stored goes with the worker
+	Decorate  func(tasklog.Recorder) tasklog.Recorder
+	Observe   func(worker.Report)
 }
 
 // parts are what a worker is made of. They are made in this order: signals have
@@ -38,6 +44,8 @@ type parts struct {
 	Queue      queue.Queue
 	Engine     engine.Engine
 	Plugins    plugins
+	Fetch      fetch.Source
+	Translate  payload.Translator
 	Artifacts  artifact.Opener
 	Logs       tasklog.Recorder
 	Auth       auth.Expander
@@ -55,6 +63,8 @@ func newDeps(p parts) worker.Deps {
 		Artifacts:  p.Artifacts,
 		Logs:       p.Logs,
 		Auth:       p.Auth,
+		Fetch:      p.Fetch,
+		Translate:  p.Translate,
 		Interrupts: []interrupt.Source{p.Interrupts},
 		Telemetry:  p.Telemetry,
 		Compile:    jsonschema.Compile,
@@ -71,9 +81,6 @@ func recorder(r *logfile.Recorder, h hooks) tasklog.Recorder {
 }
 
 func noTelemetry() telemetry.Telemetry { return telemetry.Off{} }
-
-// idleEngine is an engine that is asked for its part of the payload alone.
-func idleEngine() *native.Engine { return new(native.Engine) }
 
 // deployment is where a worker works, and as whom.
 type deployment struct {
@@ -121,6 +128,21 @@ func taskclusterConfig(c config, d deployment) taskcluster.Config {
 		CancelGrace: d.CancelGrace,
 		RetryFor:    d.RetryFor,
 	}
+}
+
+func urlFetchConfig(c config) urlfetch.Config { return urlfetch.Config{Loopback: c.Fetch.Loopback} }
+
+func newFetch(artifacts *taskcluster.Fetch, urls *urlfetch.Source) fetch.Source {
+	return fetch.Sources{artifacts, urls}
+}
+
+// newTranslator returns what understands payloads of docker-worker, where they
+// can be executed.
+func newTranslator(c config) (payload.Translator, error) {
+	if c.Engine != docker.Name {
+		return nil, nil
+	}
+	return dockerworker.NewTranslator(jsonschema.Compile)
 }
 
 func nativeSettings(c config) native.Config {

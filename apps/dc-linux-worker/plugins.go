@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/artifacts"
+	"github.com/taskcluster/taskcluster-worker/adapters/plugins/caches"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/env"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
@@ -18,7 +19,7 @@ type plugins struct {
 // inOrder lists the plugins in the order in which their hooks run. The exit code
 // is judged before artifacts are missed, and the log is stored last, since every
 // other plugin may write to it.
-func inOrder(c config, e *env.Plugin, m *maxruntime.Plugin, x *exitstatus.Plugin, a *artifacts.Plugin, l *tasklog.Plugin) plugins {
+func inOrder(c config, e *env.Plugin, m *maxruntime.Plugin, x *exitstatus.Plugin, a *artifacts.Plugin, k *caches.Plugin, l *tasklog.Plugin) plugins {
 	var p plugins
 	for _, each := range []struct {
 		plugin  plugin.Plugin
@@ -28,6 +29,7 @@ func inOrder(c config, e *env.Plugin, m *maxruntime.Plugin, x *exitstatus.Plugin
 		{m, true},
 		{x, c.ExitStatus.Enabled},
 		{a, c.Artifacts.Enabled},
+		{k, c.Caches.Enabled && hasVolumes(c)},
 		{l, true},
 	} {
 		if each.enabled {

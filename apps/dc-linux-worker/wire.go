@@ -10,19 +10,20 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
-	"github.com/taskcluster/taskcluster-worker/adapters/native"
 	"github.com/taskcluster/taskcluster-worker/adapters/otel"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/artifacts"
+	"github.com/taskcluster/taskcluster-worker/adapters/plugins/caches"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/env"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/tasklog"
 	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
-	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/cache"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
@@ -41,7 +42,11 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		taskcluster.NewQueue, wire.Bind(new(queue.Queue), new(*taskcluster.Queue)),
 		taskcluster.NewArtifacts, wire.Bind(new(artifact.Opener), new(*taskcluster.Artifacts)),
 		taskcluster.NewAuth, wire.Bind(new(auth.Expander), new(*taskcluster.Auth)),
-		native.New, nativeSettings, wire.Bind(new(engine.Engine), new(*native.Engine)),
+		newEngine,
+		newCaches,
+		taskcluster.NewPurgeCache, wire.Bind(new(cache.Purges), new(*taskcluster.PurgeCache)),
+		newFetch, taskcluster.NewFetch, urlfetch.New, urlFetchConfig,
+		newTranslator,
 		logfile.New, wire.Value(logfile.Config{}), recorder,
 		otel.New, otelConfig,
 		signals.New, wire.Value(signals.Config{}), wire.Bind(new(interrupt.Source), new(*signals.Source)),
@@ -52,6 +57,7 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		maxruntime.New, maxRunTimeConfig,
 		exitstatus.New, wire.Value(exitstatus.Config{}),
 		artifacts.New, wire.Value(artifacts.Config{}),
+		caches.New, wire.Value(caches.Config{}),
 		tasklog.New, wire.Value(tasklog.Config{}),
 	))
 }
@@ -66,12 +72,13 @@ func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h hooks, 
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	panic(wire.Build(
 		worker.New, workerSettings, newDeps, wire.Struct(new(parts), "Engine", "Plugins"),
-		idleEngine, wire.Bind(new(engine.Engine), new(*native.Engine)),
+		idleEngine,
 		inOrder,
 		env.New, envConfig, wire.Value(deployment{}), noTelemetry,
 		maxruntime.New, maxRunTimeConfig,
 		exitstatus.New, wire.Value(exitstatus.Config{}),
 		artifacts.New, wire.Value(artifacts.Config{}),
+		caches.New, wire.Value(caches.Config{}), noCaches, noPurges,
 		tasklog.New, wire.Value(tasklog.Config{}),
 	))
 }

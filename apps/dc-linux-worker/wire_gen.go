@@ -10,15 +10,16 @@ import (
 	"context"
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
-	"github.com/taskcluster/taskcluster-worker/adapters/native"
 	"github.com/taskcluster/taskcluster-worker/adapters/otel"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/artifacts"
+	"github.com/taskcluster/taskcluster-worker/adapters/plugins/caches"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/env"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/tasklog"
 	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"log/slog"
 )
@@ -46,29 +47,55 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		return nil, nil, err
 	}
 	queue := taskcluster.NewQueue(client)
-	config5 := nativeSettings(c)
-	engine, cleanup4, err := native.New(ctx, config5, log)
+	engine, cleanup4, err := newEngine(ctx, c, log)
 	if err != nil {
 		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	config6 := envConfig(c, d)
-	plugin := env.New(config6, telemetry)
+	config5 := envConfig(c, d)
+	plugin := env.New(config5, telemetry)
 	maxruntimeConfig := maxRunTimeConfig(c)
 	maxruntimePlugin := maxruntime.New(maxruntimeConfig, log)
 	exitstatusConfig := _wireExitstatusConfigValue
 	exitstatusPlugin := exitstatus.New(exitstatusConfig)
-	config7 := _wireArtifactsConfigValue
-	artifactsPlugin := artifacts.New(config7)
+	config6 := _wireArtifactsConfigValue
+	artifactsPlugin := artifacts.New(config6)
+	config7 := _wireCachesConfigValue
+	store, cleanup5, err := newCaches(ctx, c, h, engine, log)
+	if err != nil {
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	purgeCache := taskcluster.NewPurgeCache(client)
+	cachesPlugin := caches.New(config7, store, purgeCache)
 	tasklogConfig := _wireTasklogConfigValue
 	tasklogPlugin := tasklog.New(tasklogConfig)
-	mainPlugins := inOrder(c, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, tasklogPlugin)
+	mainPlugins := inOrder(c, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
+	fetch := taskcluster.NewFetch(client)
+	urlfetchConfig := urlFetchConfig(c)
+	urlfetchSource, cleanup6 := urlfetch.New(urlfetchConfig)
+	fetchSource := newFetch(fetch, urlfetchSource)
+	translator, err := newTranslator(c)
+	if err != nil {
+		cleanup6()
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
 	taskclusterArtifacts := taskcluster.NewArtifacts(client)
 	logfileConfig := _wireLogfileConfigValue
 	logfileRecorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -82,6 +109,8 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		Queue:      queue,
 		Engine:     engine,
 		Plugins:    mainPlugins,
+		Fetch:      fetchSource,
+		Translate:  translator,
 		Artifacts:  taskclusterArtifacts,
 		Logs:       tasklogRecorder,
 		Auth:       auth,
@@ -92,6 +121,8 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 	deps := newDeps(mainParts)
 	workerWorker, err := worker.New(config2, deps)
 	if err != nil {
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -103,6 +134,8 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		Client: client,
 	}
 	return mainAssembly, func() {
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -114,6 +147,7 @@ var (
 	_wireConfigValue           = signals.Config{}
 	_wireExitstatusConfigValue = exitstatus.Config{}
 	_wireArtifactsConfigValue  = artifacts.Config{}
+	_wireCachesConfigValue     = caches.Config{}
 	_wireTasklogConfigValue    = tasklog.Config{}
 	_wireLogfileConfigValue    = logfile.Config{}
 )
@@ -144,7 +178,7 @@ func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h hooks, 
 // composeIdle makes a worker that knows its payloads but cannot run them.
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	config2 := workerSettings(c)
-	engine := idleEngine()
+	engine := idleEngine(c)
 	mainDeployment := _wireDeploymentValue
 	config3 := envConfig(c, mainDeployment)
 	telemetry := noTelemetry()
@@ -155,9 +189,13 @@ func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	exitstatusPlugin := exitstatus.New(exitstatusConfig)
 	config4 := _wireConfigValue3
 	artifactsPlugin := artifacts.New(config4)
-	tasklogConfig := _wireConfigValue4
+	config5 := _wireConfigValue4
+	store := noCaches()
+	purges := noPurges()
+	cachesPlugin := caches.New(config5, store, purges)
+	tasklogConfig := _wireConfigValue5
 	tasklogPlugin := tasklog.New(tasklogConfig)
-	mainPlugins := inOrder(c, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, tasklogPlugin)
+	mainPlugins := inOrder(c, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
 	mainParts := parts{
 		Engine:  engine,
 		Plugins: mainPlugins,
@@ -174,5 +212,6 @@ var (
 	_wireDeploymentValue = deployment{}
 	_wireConfigValue2    = exitstatus.Config{}
 	_wireConfigValue3    = artifacts.Config{}
-	_wireConfigValue4    = tasklog.Config{}
+	_wireConfigValue4    = caches.Config{}
+	_wireConfigValue5    = tasklog.Config{}
 )

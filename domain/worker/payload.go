@@ -12,6 +12,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
+	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
@@ -85,7 +86,11 @@ func (w *Worker) refuseDisabled(translated []byte) error {
 		if err != nil {
 			return err
 		}
-		asked, err := requested(part)
+		ask := requested
+		if r, ok := p.(plugin.Requester); ok {
+			ask = r.Requested
+		}
+		asked, err := ask(part)
 		if err != nil {
 			return err
 		}

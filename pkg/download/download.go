@@ -41,7 +41,8 @@ type Content struct {
 	// the download.
 	URL func(context.Context) (string, error)
 
-	SHA256   string        // hexadecimal, of the decompressed content; empty for any
+	SHA256 string // hexadecimal, of the decompressed content; empty for any
+
 	// Final reports whether no further attempt can mend an error of the
 	// connection; nil if any may.
 	Final func(error) bool

@@ -48,6 +48,16 @@ type Plugin interface {
 	NewTaskPlugin(t Task) (TaskPlugin, error)
 }
 
+// Requester is a Plugin that tells whether a payload asks for it. Of any other
+// one, a payload that has a property of the plugin's does, unless that is a flag
+// which is false.
+type Requester interface {
+	// Requested returns the property by which a payload asks for the plugin,
+	// such as "payload.mounts", or "" if it does not. payload is the plugin's
+	// part.
+	Requested(payload []byte) (property string, err error)
+}
+
 // Task is what a plugin may know of a run and do to it.
 type Task struct {
 	Run         task.RunID

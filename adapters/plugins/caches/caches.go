@@ -35,6 +35,8 @@ type Plugin struct {
 	asked time.Time // when purges were last asked for
 }
 
+var _ plugin.Requester = (*Plugin)(nil)
+
 // New returns the plugin.
 func New(_ Config, store cache.Store, purges cache.Purges) *Plugin {
 	return &Plugin{store: store, purges: purges}
@@ -45,6 +47,21 @@ func (*Plugin) Name() string { return "caches" }
 
 // PayloadSchema implements plugin.Plugin.
 func (*Plugin) PayloadSchema() []byte { return schema }
+
+// Requested implements plugin.Requester. Which exit codes spoil caches is of no
+// account to a task without caches.
+func (*Plugin) Requested(raw []byte) (string, error) {
+	var payload struct {
+		Mounts []mount `json:"mounts"`
+	}
+	if err := json.Unmarshal(raw, &payload); err != nil {
+		return "", fmt.Errorf("parse payload of caches: %w", err)
+	}
+	if len(payload.Mounts) == 0 {
+		return "", nil
+	}
+	return "payload.mounts", nil
+}
 
 // mount is an item of payload.mounts.
 type mount struct {

@@ -128,6 +128,18 @@ func TestPurgeRequestsAreHonoredBeforeATask(t *testing.T) {
 	}
 }
 
+func TestPayloadsAskForCachesByMountsAlone(t *testing.T) {
+	t.Parallel()
+	p := caches.New(caches.Config{}, nil, nil)
+	for raw, want := range map[string]string{
+		`{}`: "", `{"mounts": []}`: "", `{"onExitStatus": {"purgeCaches": [1]}}`: "", one: "payload.mounts",
+	} {
+		if got, err := p.Requested([]byte(raw)); got != want || err != nil {
+			t.Errorf("%s asks by %q, %v; want %q", raw, got, err, want)
+		}
+	}
+}
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
