@@ -19,11 +19,15 @@ FUZZTIME ?= 20s
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(BIN)/dc-linux-worker ## Build the worker, and a real open-source program with it.
 	scripts/demo $<
+
+.PHONY: demo-docker
+demo-docker: setup $(BIN)/dc-linux-worker ## Build an image, and run a task of docker-worker in it.
+	scripts/demo-docker $(BIN)/dc-linux-worker
 
 .PHONY: test
 test: setup embedded ## Install what the tests need, and test every module.

@@ -161,14 +161,14 @@ func (e *Engine) PayloadSchema() []byte { return payloadSchema }
 // worker of the same instance.
 func (e *Engine) Close() error {
 	var errs []error
+	e.cancel()
+	e.background.Wait()
 	if e.networks != nil {
 		errs = append(errs, e.networks.close())
 	}
 	if e.trash != nil {
 		e.trash.close()
 	}
-	e.cancel()
-	e.background.Wait()
 	return errors.Join(append(errs, e.daemon.Close())...)
 }
 

@@ -77,6 +77,9 @@ func newNetworks(ctx context.Context, e *Engine) (*networks, error) {
 	}
 	e.background.Go(func() {
 		for range min(e.config.Capacity, 8) {
+			if e.ctx.Err() != nil {
+				return
+			}
 			id, err := n.create(e.ctx, e.config.Egress)
 			if err != nil {
 				e.log.WarnContext(e.ctx, "make a network ahead", slog.Any("error", err))
@@ -121,7 +124,10 @@ func (n *networks) release(egress Egress, id string) {
 }
 
 // create makes a network with the next addresses that nothing on the host uses.
+// It goes on when ctx is canceled, lest there be a network that nobody knows of.
 func (n *networks) create(ctx context.Context, egress Egress) (string, error) {
+	ctx, cancel := n.e.call(ctx)
+	defer cancel()
 	for range 1 << (bits - n.e.config.Addresses.Bits()) {
 		subnet := n.subnet()
 		bridge := n.firewall.bridge(egress)

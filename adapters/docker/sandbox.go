@@ -68,11 +68,9 @@ func (s *sandbox) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	created, err := s.e.daemon.ContainerCreate(ctx, options)
-	if err != nil {
-		return fmt.Errorf("create container: %w", err)
+	if err := s.create(ctx, options); err != nil {
+		return err
 	}
-	s.id = created.ID
 	for _, at := range s.b.fresh {
 		if err := s.openVolume(ctx, at); err != nil {
 			return err
@@ -99,6 +97,19 @@ func (s *sandbox) start(ctx context.Context) error {
 		return fmt.Errorf("start container: %w", err)
 	}
 	return nil
+}
+
+// create creates the container. It goes on when ctx is canceled, lest there be a
+// container that nobody knows of.
+func (s *sandbox) create(ctx context.Context, options client.ContainerCreateOptions) error {
+	calling, cancel := s.e.call(ctx)
+	defer cancel()
+	created, err := s.e.daemon.ContainerCreate(calling, options)
+	if err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
+	s.id = created.ID
+	return ctx.Err()
 }
 
 // follow sees the task through to its end.

@@ -63,6 +63,9 @@ func (l *loaded) unmarshal() error {
 	return nil
 }
 
+// isDefault reports whether nobody has set what is at a path.
+func (l *loaded) isDefault(path string) bool { return l.values[path].Origin == setting.OriginDefault }
+
 // decodeBytes decodes sizes.
 func decodeBytes(_, to reflect.Type, value any) (any, error) {
 	if text, ok := value.(string); ok && to == reflect.TypeFor[setting.Bytes]() {

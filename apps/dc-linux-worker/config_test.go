@@ -60,6 +60,12 @@ native:
   limits: {memory: 1.5GiB, cpu: 2, pids: 100, sharedMemory: 1048576}
   grace: 3s
   noNewPrivileges: true
+docker:
+  pull: missing
+  preload: [debian:12, busybox]
+  registries:
+    - {host: r:5000, username: u, password: p}
+caches: {table: /srv/caches.json}
 exitStatus: {enabled: false}
 artifacts: {storageType: object}
 log: {format: text, level: debug}
@@ -83,6 +89,13 @@ log: {format: text, level: debug}
 			Limits: limitsConfig{Memory: 3 << 29, CPU: 0.5, PIDs: 100, SharedMemory: 2 << 20},
 		},
 		Env: requiredConfig{true}, MaxRunTime: requiredConfig{true}, TaskLog: requiredConfig{true},
+		Docker: dockerConfig{
+			Egress: "internet", Addresses: "10.213.0.0/16", Pull: "missing", MinFree: 5 << 30,
+			Limits:     dockerLimits{PIDs: 4096},
+			Preload:    []string{"debian:12", "busybox"},
+			Registries: []registryConfig{{Host: "r:5000", Username: "u", Password: "p"}},
+		},
+		Caches:     cachesConfig{Enabled: true, Table: "/srv/caches.json"},
 		ExitStatus: pluginConfig{false},
 		Artifacts:  artifactsConfig{Enabled: false, StorageType: "object"},
 		Log:        logConfig{Format: "text", Level: "debug"},

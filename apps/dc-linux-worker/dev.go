@@ -64,7 +64,7 @@ func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err er
 	defer func() { err = errors.Join(err, remove()) }()
 	l.placeIn(dir)
 
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks{Temporary: o.data == ""}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks{Temporary: o.data == "" && l.isDefault("caches.table")}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
 	if err != nil {
 		return err
 	}

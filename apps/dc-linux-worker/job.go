@@ -20,7 +20,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
-	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
@@ -63,7 +62,7 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 	defer stopFollowing()
 	j.over = make(chan struct{}, 1)
 	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, hooks{
-		Temporary: true,
+		Temporary: l.isDefault("caches.table"),
 		Decorate: func(r tasklog.Recorder) tasklog.Recorder {
 			j.follower = newFollower(following, r, j.log)
 			return j.follower
@@ -258,13 +257,13 @@ func workDir(dir string) (path string, remove func() error, err error) {
 
 // placeIn has all that is stored be in dir, unless the operator has said where.
 func (l *loaded) placeIn(dir string) {
-	if l.values["caches.table"].Origin == setting.OriginDefault {
+	if l.isDefault("caches.table") {
 		l.Caches.Table = filepath.Join(dir, "caches.json")
 	}
 	if l.Docker.Instance == "" {
 		l.Docker.Instance = "dc-linux-worker in " + dir
 	}
-	if l.values["native.dir"].Origin == setting.OriginDefault {
+	if l.isDefault("native.dir") {
 		l.Native.Dir = filepath.Join(dir, "native")
 	}
 }

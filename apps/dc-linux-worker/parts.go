@@ -32,7 +32,7 @@ import (
 // hooks are what a command wants of the worker that it runs. The zero hooks want
 // nothing.
 type hooks struct {
-	Temporary bool // all that is stored goes with the worker
+	Temporary bool // caches go with the worker
 	Decorate  func(tasklog.Recorder) tasklog.Recorder
 	Observe   func(worker.Report)
 }

@@ -21,6 +21,9 @@ func (s *Store) makeRoom(ctx context.Context) {
 		return
 	}
 	info, err := s.daemon.Info(ctx, client.InfoOptions{})
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		s.log.WarnContext(ctx, "find the daemon's disk", slog.Any("error", err))
 		return
