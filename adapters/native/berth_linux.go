@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type berth struct {
 	process  *os.Process
 	exited   chan struct{} // closed once the supervisor was reaped
 	conn     *os.File
+	sending  sync.Mutex
 	requests *json.Encoder
 	events   *json.Decoder
 	output   *os.File // what the task has written, for reading
@@ -41,7 +43,6 @@ type berth struct {
 const (
 	workName    = "work"
 	outputName  = "output"
-	controlName = "control"
 	processName = "supervisor.json"
 )
 
@@ -81,15 +82,21 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	if err := e.startSupervisor(b); err != nil {
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
-	if b.root, err = openPath(b.proc("root")); err != nil {
+	if err := b.openView(); err != nil {
 		return nil, err
 	}
-	if e.isolated {
-		if b.mounts, err = os.Open(b.proc("ns/mnt")); err != nil {
-			return nil, err
-		}
-	}
 	return b, nil
+}
+
+// openView opens what the task sees.
+func (b *berth) openView() (err error) {
+	if b.root, err = openPath(b.proc("root")); err != nil {
+		return err
+	}
+	if b.isolated {
+		b.mounts, err = os.Open(b.proc("ns/mnt"))
+	}
+	return err
 }
 
 // makeDirs makes the directories of a task.
@@ -129,12 +136,15 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 		return err
 	}
 	defer func() { _ = state.Close() }()
-	listener, conn, err := control(state)
+	listener, err := listen(state)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = listener.Close() }()
-	b.conn, b.requests, b.events = conn, json.NewEncoder(conn), json.NewDecoder(conn)
+	// Connecting succeeds at once, as the connection waits to be accepted.
+	if err := b.connect(state); err != nil {
+		return err
+	}
 	written, err := os.OpenFile(filepath.Join(b.dir, outputName), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -153,6 +163,9 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 		Switch:   e.users.current == nil,
 		UID:      b.account.uid,
 		GID:      b.account.gid,
+		User:     b.account.name,
+
+		OrphanTimeout: e.config.OrphanTimeout,
 	}
 	for name, target := range e.replaced {
 		setup.Mounts = append(setup.Mounts, supervisor.Bind{Source: filepath.Join(b.dir, name), Target: target})
@@ -189,29 +202,23 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 	if err := e.recordProcess(b); err != nil {
 		return err
 	}
-	if err := b.requests.Encode(supervisor.Request{Setup: &setup}); err != nil {
+	if err := b.request(supervisor.Request{Setup: &setup}); err != nil {
 		return err
 	}
 	// A host on which this takes long is of no use to tasks.
-	if err := b.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		return err
+	ready, err := b.next(time.Minute)
+	if err == nil && !ready.Ready {
+		err = errors.New(ready.Failed)
 	}
-	var ready supervisor.Event
-	if err := b.events.Decode(&ready); err != nil {
-		return err
-	}
-	if err := b.conn.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	if !ready.Ready {
-		return errors.New(ready.Failed)
-	}
-	return nil
+	return err
 }
 
 // namespaces returns how a supervisor is started.
 func (e *Engine) namespaces() *syscall.SysProcAttr {
 	sys := &syscall.SysProcAttr{Setsid: true}
+	if e.refuge != nil {
+		sys.UseCgroupFD, sys.CgroupFD = true, e.refuge.FD()
+	}
 	if !e.isolated {
 		return sys
 	}
@@ -240,13 +247,8 @@ func (b *berth) end() {
 		_ = b.process.Kill() // fails if it has ended
 		return
 	}
-	// Only the supervisor knows which processes are the task's. It takes the
-	// end of the connection as the end of the worker.
-	raw, err := b.conn.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) }) // fails if it has ended
-	}
-	if err != nil {
+	// Only the supervisor knows which processes are the task's.
+	if err := b.request(supervisor.Request{End: true}); err != nil {
 		_ = b.process.Kill() // fails if it has ended
 	}
 }
@@ -263,12 +265,7 @@ func (e *Engine) vacate(ctx context.Context, b *berth) error {
 			<-b.exited
 		}
 	}
-	var err error
-	for _, f := range []*os.File{b.conn, b.output, b.root, b.mounts} {
-		if f != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}
+	err := b.closeFiles()
 	e.users.give(b.account)
 	if b.group != nil {
 		err = errors.Join(err, b.group.Remove(ctx))
@@ -276,35 +273,16 @@ func (e *Engine) vacate(ctx context.Context, b *berth) error {
 	return err
 }
 
-// control makes the supervisor's socket in its state directory, and connects to it.
-func control(state *os.File) (listener, conn *os.File, err error) {
-	// By way of the descriptor, as the paths of sockets are of 107 bytes at most.
-	address := &unix.SockaddrUnix{Name: filepath.Join(descriptor(int(state.Fd())), controlName)}
-	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make socket: %w", err)
+// closeFiles closes what the worker has open of a berth. A supervisor with a
+// task goes on.
+func (b *berth) closeFiles() error {
+	var err error
+	for _, f := range []*os.File{b.conn, b.output, b.root, b.mounts} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
-	listener = os.NewFile(uintptr(l), "listener")
-	c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("make socket: %w", err), listener.Close())
-	}
-	// Connecting succeeds at once, as the connection waits to be accepted.
-	err = unix.Bind(l, address)
-	if err == nil {
-		err = unix.Listen(l, 1)
-	}
-	if err == nil {
-		err = unix.Connect(c, address)
-	}
-	if err == nil {
-		err = unix.SetNonblock(c, true)
-	}
-	conn = os.NewFile(uintptr(c), "control")
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("open control socket: %w", err), conn.Close(), listener.Close())
-	}
-	return listener, conn, nil
+	return err
 }
 
 func openPath(name string) (*os.File, error) {

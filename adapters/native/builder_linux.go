@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
@@ -97,18 +98,19 @@ func (b *builder) Start(ctx context.Context) (engine.Sandbox, error) {
 		return nil, err
 	}
 	start := supervisor.Start{
+		Run:             supervisor.Run{Task: string(b.o.Run.Task), Run: b.o.Run.Run},
 		Commands:        b.payload.Command,
 		Env:             environment(berth, b.env),
 		Groups:          b.groups,
 		NoNewPrivileges: b.e.config.NoNewPrivileges,
 	}
-	if err := berth.requests.Encode(supervisor.Request{Start: &start}); err != nil {
+	if err := berth.request(supervisor.Request{Start: &start}); err != nil {
 		b.e.discard(berth)
 		return nil, fmt.Errorf("start task: %w", err)
 	}
 	s := &sandbox{
 		e: b.e, berth: berth, groups: b.groups,
-		log: b.o.Log, commands: b.payload.Command, ended: make(chan struct{}),
+		log: b.o.Log, commands: b.payload.Command, started: time.Now(), ended: make(chan struct{}),
 	}
 	b.e.background.Go(s.follow)
 	return s, nil

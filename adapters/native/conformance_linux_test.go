@@ -16,7 +16,7 @@ import (
 func TestConformance(t *testing.T) {
 	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
 		tb.Helper()
-		return harness{open(tb, Config{Capacity: 2})}
+		return &harness{open(tb, Config{Capacity: 2})}
 	})
 }
 
@@ -25,17 +25,23 @@ func TestConformance(t *testing.T) {
 func TestConformanceOfTasksThatTerminate(t *testing.T) {
 	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
 		tb.Helper()
-		return harness{open(tb, Config{Capacity: 2, Grace: 50 * time.Millisecond, NoNewPrivileges: true})}
+		return &harness{open(tb, Config{Capacity: 2, Grace: 50 * time.Millisecond, NoNewPrivileges: true})}
 	})
 }
 
 // harness has a shell take the steps.
 type harness struct{ e *Engine }
 
-func (h harness) Engine(testing.TB) engine.Engine { return h.e }
-func (h harness) Abilities() enginetest.Abilities { return enginetest.Abilities{} }
+func (h *harness) Engine(testing.TB) engine.Engine { return h.e }
+func (h *harness) Abilities() enginetest.Abilities { return enginetest.Abilities{Reattach: true} }
 
-func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
+func (h *harness) Reopen(tb testing.TB) engine.Engine {
+	tb.Helper()
+	h.e = open(tb, h.e.config)
+	return h.e
+}
+
+func (h *harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 	tb.Helper()
 	script := "set -e\n"
 	var commands [][]string
@@ -45,6 +51,8 @@ func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 			script += "printf %s " + quote(s.Text) + "\n"
 		case enginetest.Flood:
 			script += fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x\n", s.N)
+		case enginetest.Count:
+			script += fmt.Sprintf("seq 1 %d\n", s.N)
 		case enginetest.PrintEnv:
 			script += "env\n"
 		case enginetest.Exit:
@@ -68,7 +76,7 @@ func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 	return payloadOf(tb, append([][]string{{"sh", "-c", script}}, commands...)...)
 }
 
-func (h harness) Alive(tb testing.TB, mark string) bool {
+func (h *harness) Alive(tb testing.TB, mark string) bool {
 	tb.Helper()
 	return len(processes(tb, mark)) > 0
 }

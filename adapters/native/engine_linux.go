@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/native/internal/cgroup"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 )
 
@@ -29,6 +30,7 @@ type Engine struct {
 	log      *slog.Logger
 	users    *users
 	cgroups  *cgroup.Tree      // nil without control groups
+	refuge   *cgroup.Refuge    // where supervisors are; nil where there is none
 	isolated bool              // tasks have namespaces
 	program  *os.File          // to start supervisors from
 	replaced map[string]string // as the variable, of the directories that this host has
@@ -46,12 +48,21 @@ type Engine struct {
 	preparers  sync.WaitGroup
 	background sync.WaitGroup
 	close      func() error
+
+	leaving  atomic.Bool // sandboxes are left to the next process
+	mu       sync.Mutex
+	occupied map[*berth]struct{} // berths of sandboxes and result sets
+	orphans  map[task.RunID]*orphan
 }
 
-var _ engine.Engine = (*Engine)(nil)
+var (
+	_ engine.Engine     = (*Engine)(nil)
+	_ engine.Reattacher = (*Engine)(nil)
+	_ engine.Reattached = (*sandbox)(nil)
+)
 
 // New returns an engine on Linux, and a function that closes it. It removes
-// what an earlier worker has left in Config.Dir, and fails if another one is
+// what an earlier worker has left in Config.Dir, but for orphans, and fails if another one is
 // using it, if Config.Dir is not suitable, or if root cannot isolate tasks.
 // Whatever else is missing on this host is a warning.
 //
@@ -108,8 +119,14 @@ func (e *Engine) open(ctx context.Context) (err error) {
 func (e *Engine) openCgroups(ctx context.Context) error {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(e.config.Dir)) // never fails
+	name := "taskcluster-worker-" + strconv.FormatUint(uint64(h.Sum32()), 16)
 	var err error
-	if e.cgroups, err = cgroup.Open("taskcluster-worker-" + strconv.FormatUint(uint64(h.Sum32()), 16)); err == nil {
+	if e.refuge, err = cgroup.OpenRefuge(name + "-supervisors"); err != nil {
+		e.refuge = nil
+		e.log.WarnContext(ctx, "tasks end when a service manager ends this worker: there is no control group outside of the service",
+			slog.Any("error", err))
+	}
+	if e.cgroups, err = cgroup.Open(name); err == nil {
 		return nil
 	}
 	e.cgroups = nil
@@ -177,13 +194,30 @@ func (e *Engine) PayloadSchema() []byte { return []byte(schema) }
 // behind is removed.
 func (e *Engine) Close() error { return e.close() }
 
+// Detach implements engine.Reattacher.
+func (e *Engine) Detach() error {
+	e.leaving.Store(true)
+	return e.close()
+}
+
 func (e *Engine) shut() error {
 	e.cancel()
 	e.empty()
 	e.background.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var err error
-	if e.cgroups != nil {
-		err = e.cgroups.Close(context.WithoutCancel(e.ctx))
+	for b := range e.occupied {
+		err = errors.Join(err, b.closeFiles())
+		if b.account.lease != nil {
+			err = errors.Join(err, b.account.lease.Close()) // the supervisor has one
+		}
+	}
+	if e.cgroups != nil && len(e.occupied)+len(e.orphans) == 0 {
+		err = errors.Join(err, e.cgroups.Close(context.WithoutCancel(e.ctx)))
+	}
+	if e.refuge != nil {
+		err = errors.Join(err, e.refuge.Close())
 	}
 	if e.users != nil {
 		e.users.close()

@@ -7,6 +7,9 @@
 // keeps watch over it. What a sandbox needs is prepared ahead of the task and
 // disposed of behind it, so that a task of a few milliseconds takes that long.
 //
+// A task outlives the worker's process on Linux: its supervisor goes on, and
+// the next worker that uses the same directory can reattach to it.
+//
 // There is no isolation of the network.
 package native
 
@@ -44,6 +47,10 @@ type Config struct {
 	// Grace is how long a killed task has between SIGTERM and SIGKILL. With
 	// none, it gets SIGKILL at once. Default: none.
 	Grace time.Duration
+
+	// OrphanTimeout is how long a task goes on without a worker, from when one
+	// was killed or detached until the next one reattaches. Default: one hour.
+	OrphanTimeout time.Duration
 
 	// UserPrefix precedes a number in the names of the users that tasks run
 	// as. They are made as needed, and kept. Default: "task_".
@@ -83,6 +90,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Limits.SharedMemoryBytes <= 0 {
 		c.Limits.SharedMemoryBytes = c.Limits.MemoryBytes
+	}
+	if c.OrphanTimeout <= 0 {
+		c.OrphanTimeout = time.Hour
 	}
 	if c.UserPrefix == "" {
 		c.UserPrefix = "task_"

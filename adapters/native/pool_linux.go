@@ -24,7 +24,10 @@ func (e *Engine) fill(ctx context.Context) error {
 	preparers := min(2, e.config.Warm)
 	e.ready = make(chan *berth, max(1, e.config.Warm-preparers))
 	e.failures = make(chan error)
-	e.slots = make(chan struct{}, 4*e.config.Capacity+e.config.Warm+8)
+	e.slots = make(chan struct{}, 4*e.config.Capacity+e.config.Warm+8+len(e.orphans))
+	for range e.orphans {
+		e.slots <- struct{}{}
+	}
 	e.slots <- struct{}{}
 	e.ready <- first
 	for range preparers {
@@ -91,6 +94,14 @@ func (e *Engine) reportFailure(err error) bool {
 
 // acquire returns a berth that is ready.
 func (e *Engine) acquire(ctx context.Context) (*berth, error) {
+	b, err := e.await(ctx)
+	if err == nil {
+		e.occupy(b)
+	}
+	return b, err
+}
+
+func (e *Engine) await(ctx context.Context) (*berth, error) {
 	select {
 	case b := <-e.ready: // in preference to an old failure
 		return b, nil
@@ -110,6 +121,9 @@ func (e *Engine) acquire(ctx context.Context) (*berth, error) {
 // nothing of the task is left running.
 func (e *Engine) discard(b *berth) (vacated <-chan struct{}) {
 	done := make(chan struct{})
+	e.mu.Lock()
+	delete(e.occupied, b)
+	e.mu.Unlock()
 	e.background.Go(func() {
 		ctx := context.WithoutCancel(e.ctx)
 		err := e.vacate(ctx, b)

@@ -25,7 +25,11 @@ func newResultSet(e *Engine, b *berth, groups []uint32, r engine.Result) *result
 		result: r,
 		files:  j,
 		dir:    relative(b.workDir),
-		close:  sync.OnceFunc(func() { e.discard(b) }),
+		close: sync.OnceFunc(func() {
+			if !e.leaving.Load() {
+				e.discard(b)
+			}
+		}),
 	}
 }
 

@@ -21,11 +21,14 @@ type sandbox struct {
 	groups   []uint32
 	log      *tasklog.Log
 	commands [][]string
+	from     tasklog.Position // where the log was when this process attached
+	started  time.Time
 	ended    chan struct{} // closed when result and err are set
 
 	result *resultSet
 	err    error
 	copied int64 // bytes of output that are in the log
+	lines  int64 // events that are in the log
 	buf    []byte
 
 	mu       sync.Mutex
@@ -38,11 +41,14 @@ type sandbox struct {
 func (s *sandbox) follow() {
 	defer close(s.ended)
 	// Nothing may be left open when the engine is closed; what is ends then.
-	defer context.AfterFunc(s.e.ctx, s.berth.end)()
+	defer context.AfterFunc(s.e.ctx, s.part)()
 	for {
 		var event supervisor.Event
 		if err := s.berth.events.Decode(&event); err != nil {
 			s.err = fmt.Errorf("native: supervisor ended before the task: %w", err)
+			if s.e.leaving.Load() {
+				s.err = engine.ErrDetached
+			}
 			return
 		}
 		if err := s.copyOutput(event.Size); err != nil {
@@ -51,9 +57,9 @@ func (s *sandbox) follow() {
 		}
 		switch {
 		case event.Executing != nil:
-			s.log.Executing(*event.Executing, s.commands[*event.Executing])
+			s.reach(func(l *tasklog.Log) { l.Executing(*event.Executing, s.commands[*event.Executing]) })
 		case event.Executed != nil:
-			s.logExecuted(event.Executed)
+			s.reach(func(l *tasklog.Log) { s.logExecuted(l, event.Executed) })
 		case event.Done != nil:
 			s.finish(event.Done)
 			return
@@ -61,27 +67,52 @@ func (s *sandbox) follow() {
 	}
 }
 
+// part ends what is left when the engine is closed.
+func (s *sandbox) part() {
+	if s.e.leaving.Load() {
+		_ = s.berth.conn.SetReadDeadline(time.Unix(1, 0)) // fails if it is closed, which does as well
+		return
+	}
+	s.berth.end()
+}
+
+// position returns how far this process has come. It counts bytes of output,
+// and each event that lines are written about as one. As the supervisor tells
+// every worker the same, it means the same to all of them.
+func (s *sandbox) position() tasklog.Position { return tasklog.Position(s.copied + s.lines) }
+
+// reach writes lines about an event to the log, unless it has them.
+func (s *sandbox) reach(lines func(*tasklog.Log)) {
+	s.lines++
+	if at := s.position(); at > s.from {
+		s.log.Reach(at, lines)
+	}
+}
+
 // copyOutput brings the log up to the given size of the output.
 func (s *sandbox) copyOutput(size int64) error {
+	if logged := int64(s.from - s.position()); logged > 0 {
+		s.copied = min(s.copied+logged, max(size, s.copied))
+	}
 	if size > s.copied && s.buf == nil {
 		s.buf = make([]byte, 32<<10)
 	}
 	for s.copied < size {
-		n, err := s.berth.output.Read(s.buf[:min(int64(len(s.buf)), size-s.copied)])
-		if err != nil {
+		n, err := s.berth.output.ReadAt(s.buf[:min(int64(len(s.buf)), size-s.copied)], s.copied)
+		if n == 0 {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return err
 		}
-		_, _ = s.log.Write(s.buf[:n]) // a log takes everything
 		s.copied += int64(n)
+		s.log.Output(s.buf[:n], s.position())
 	}
 	return nil
 }
 
 // logExecuted writes what follows the output of a command.
-func (s *sandbox) logExecuted(x *supervisor.Executed) {
+func (s *sandbox) logExecuted(l *tasklog.Log, x *supervisor.Executed) {
 	result := "SUCCEEDED"
 	switch {
 	case s.wasAborted():
@@ -90,9 +121,9 @@ func (s *sandbox) logExecuted(x *supervisor.Executed) {
 		result = "FAILED"
 	}
 	if x.Failed != "" {
-		s.log.Errorf("Command %d cannot be executed: %s", x.Index, x.Failed)
+		l.Errorf("Command %d cannot be executed: %s", x.Index, x.Failed)
 	}
-	s.log.Executed(tasklog.Outcome{
+	l.Executed(tasklog.Outcome{
 		ExitCode:   x.ExitCode,
 		Signal:     x.Signal,
 		User:       x.User,
@@ -128,22 +159,27 @@ func (s *sandbox) finish(done *supervisor.Done) {
 		}
 	}
 	r.Success = succeeded == len(s.commands) && !done.Killed
+	kills := 0
 	if s.berth.group != nil {
 		u := s.berth.group.Usage()
 		if u.PeakMemory > 0 {
 			r.PeakMemory = u.PeakMemory
 		}
-		s.logOOM(u.OOMKills, &r)
+		kills = u.OOMKills
+		r.OOM = kills > 0 && !r.Success && !r.Killed
 	}
-	if done.Dropped > 0 {
-		s.log.Errorf("%d bytes of output are missing here: they could not be stored (%s)", done.Dropped, done.Cause)
-	}
+	s.reach(func(l *tasklog.Log) {
+		s.logOOM(l, kills, r.Success)
+		if done.Dropped > 0 {
+			l.Errorf("%d bytes of output are missing here: they could not be stored (%s)", done.Dropped, done.Cause)
+		}
+	})
 	s.result = newResultSet(s.e, s.berth, s.groups, r)
 }
 
 // logOOM says that the OOM killer has ended processes, if it has. A task that
 // succeeded in spite of it has coped.
-func (s *sandbox) logOOM(kills int, r *engine.Result) {
+func (s *sandbox) logOOM(l *tasklog.Log, kills int, coped bool) {
 	if kills == 0 {
 		return
 	}
@@ -151,13 +187,15 @@ func (s *sandbox) logOOM(kills int, r *engine.Result) {
 	if m := s.e.config.Limits.MemoryBytes; m > 0 {
 		limit = fmt.Sprintf("a limit of %d MiB", m>>20)
 	}
-	if r.Success {
-		s.log.Warnf("The OOM killer ended %d of the task's processes: the task has %s of memory", kills, limit)
-		return
+	say := l.Errorf
+	if coped {
+		say = l.Warnf
 	}
-	r.OOM = !r.Killed
-	s.log.Errorf("The OOM killer ended %d of the task's processes: the task has %s of memory", kills, limit)
+	say("The OOM killer ended %d of the task's processes: the task has %s of memory", kills, limit)
 }
+
+// Started implements engine.Reattached.
+func (s *sandbox) Started() time.Time { return s.started }
 
 // Wait implements engine.Sandbox.
 func (s *sandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
@@ -175,6 +213,9 @@ func (s *sandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
 	if s.aborted {
 		return nil, engine.ErrAborted
 	}
+	if s.e.leaving.Load() {
+		return nil, engine.ErrDetached
+	}
 	if s.err != nil {
 		return nil, s.err
 	}
@@ -191,16 +232,10 @@ func (s *sandbox) Kill(context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.aborted || s.yielded {
+	if s.aborted || s.yielded || s.e.leaving.Load() {
 		return nil
 	}
-	// A supervisor reads at any time, so that this does not last. One that
-	// does not is of no use any more.
-	err := s.berth.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	if err == nil {
-		err = s.berth.requests.Encode(supervisor.Request{Kill: &supervisor.Kill{Grace: s.e.config.Grace}})
-	}
-	if err != nil {
+	if err := s.berth.request(supervisor.Request{Kill: &supervisor.Kill{Grace: s.e.config.Grace}}); err != nil {
 		return ignoreDone(s.berth.process.Kill())
 	}
 	return nil
@@ -209,7 +244,7 @@ func (s *sandbox) Kill(context.Context) error {
 // Abort implements engine.Sandbox.
 func (s *sandbox) Abort(ctx context.Context) error {
 	s.mu.Lock()
-	if s.yielded {
+	if s.yielded || s.e.leaving.Load() {
 		s.mu.Unlock()
 		return nil
 	}

@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 )
 
 // processRecord tells a process from every other one that has had or will have
@@ -49,16 +52,24 @@ func processStart(pid int) (string, error) {
 	return "", errors.New("the kernel does not tell when a process was started")
 }
 
-// sweep ends and removes what an earlier worker has left. Supervisors end by
-// themselves without a worker; this is for those that were stopped.
+// sweep finds the orphans among what an earlier worker has left, and ends and
+// removes the rest. Supervisors without a task end by themselves without a
+// worker; this is for those that were stopped.
 func (e *Engine) sweep(ctx context.Context) error {
 	sandboxes := filepath.Join(e.config.Dir, sandboxesName)
 	entries, err := os.ReadDir(sandboxes)
 	if err != nil {
 		return err
 	}
+	e.orphans = map[task.RunID]*orphan{}
+	var keep []string
 	for _, entry := range entries {
 		dir := filepath.Join(sandboxes, entry.Name())
+		if o := e.findOrphan(ctx, dir); o != nil {
+			e.orphans[o.run] = o
+			keep = append(keep, filepath.Base(dir))
+			continue
+		}
 		if err := killRecorded(filepath.Join(dir, processName)); err != nil {
 			return err
 		}
@@ -67,47 +78,68 @@ func (e *Engine) sweep(ctx context.Context) error {
 	if e.cgroups == nil {
 		return nil
 	}
-	return e.cgroups.Sweep(ctx)
+	return e.cgroups.Sweep(ctx, keep)
+}
+
+// recordedProcess opens the process recorded in a file, if it is still there.
+// It returns nil if it has ended.
+func recordedProcess(name string) (pidfd *os.File, pid int, err error) {
+	b, err := os.ReadFile(name) //nolint:gosec // made of the configuration
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	var r processRecord
+	if err := json.Unmarshal(b, &r); err != nil || r.PID <= 1 {
+		return nil, 0, nil //nolint:nilerr // the worker was killed while it wrote it
+	}
+	fd, err := unix.PidfdOpen(r.PID, 0)
+	if err != nil {
+		return nil, 0, nil //nolint:nilerr // it has ended
+	}
+	pidfd = os.NewFile(uintptr(fd), "supervisor")
+	// The process that fd stands for cannot change any more, so this is no race.
+	if start, err := processStart(r.PID); err != nil || start != r.Start {
+		return nil, 0, pidfd.Close() // it has ended
+	}
+	return pidfd, r.PID, nil
 }
 
 // killRecorded kills the process recorded in a file, if it is still there.
 func killRecorded(name string) error {
-	b, err := os.ReadFile(name) //nolint:gosec // made of the configuration
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	pidfd, pid, err := recordedProcess(name)
+	if err != nil || pidfd == nil {
 		return err
 	}
-	var r processRecord
-	if err := json.Unmarshal(b, &r); err != nil || r.PID <= 1 {
-		return nil // the worker was killed while it wrote it
-	}
-	fd, err := unix.PidfdOpen(r.PID, 0)
-	if err != nil {
-		return nil // it has ended
-	}
-	defer func() { _ = unix.Close(fd) }()
-	// The process that fd stands for cannot change any more, so this is no race.
-	if start, err := processStart(r.PID); err != nil || start != r.Start {
-		return nil // it has ended
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill supervisor %d: %w", r.PID, err)
+	defer func() { _ = pidfd.Close() }()
+	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill supervisor %d: %w", pid, err)
 	}
 	// It has not ended before all processes in its namespace have, which could
 	// write to the directory that is removed next.
-	const patience = 10_000 // milliseconds
+	ended, err := awaitProcess(pidfd, 10*time.Second)
+	if err == nil && !ended {
+		err = errors.New("it does not end")
+	}
+	if err != nil {
+		return fmt.Errorf("supervisor %d of an earlier worker: %w", pid, err)
+	}
+	return nil
+}
+
+// awaitProcess waits for the end of a process for as long as patience, if that
+// is not negative.
+func awaitProcess(pidfd *os.File, patience time.Duration) (ended bool, err error) {
+	milliseconds := int(patience.Milliseconds())
+	if patience < 0 {
+		milliseconds = -1
+	}
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, patience) //nolint:gosec // a descriptor
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return fmt.Errorf("wait for supervisor %d: %w", r.PID, err)
-		case n == 0:
-			return fmt.Errorf("supervisor %d of an earlier worker does not end", r.PID)
-		default:
-			return nil
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, milliseconds) //nolint:gosec // a descriptor
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0, err
 		}
 	}
 }

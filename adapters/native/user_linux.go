@@ -85,6 +85,14 @@ func (u *users) give(a *account) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if a.lease == nil {
+		// An earlier process has taken it, and the supervisor has kept it.
+		lease, err := lock(filepath.Join(leases, a.name))
+		if err != nil {
+			return // another worker was faster
+		}
+		a.lease = lease
+	}
 	u.free = append(u.free, a)
 }
 
@@ -126,11 +134,12 @@ func (u *users) claim(ctx context.Context, name string) (*account, error) {
 }
 
 // useradd makes a user. Others may hold the lock of the user database meanwhile.
+// An attempt is not broken off, which could leave a user without its group.
 func useradd(ctx context.Context, name string) error {
 	const locked = 10 // exit code of useradd and of groupadd, as 1 is
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		//nolint:gosec // the name is the operator's prefix and a number
-		out, err := exec.CommandContext(ctx, "useradd", "--no-create-home", "--home-dir", "/nonexistent",
+		out, err := exec.CommandContext(context.WithoutCancel(ctx), "useradd", "--no-create-home", "--home-dir", "/nonexistent",
 			"--user-group", "--no-log-init", "--shell", "/bin/sh", name).CombinedOutput()
 		if err == nil {
 			return nil

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"os/user"
@@ -74,5 +75,23 @@ func TestUserOfTheSystemIsRefused(t *testing.T) {
 	}
 	if a, err := u.claim(t.Context(), "root"); err == nil {
 		t.Errorf("tasks would run as %s", a.name)
+	}
+}
+
+// TestUserIsMadeWithItsGroup has the engine closed in the middle.
+func TestUserIsMadeWithItsGroup(t *testing.T) {
+	const name = "tasktest_halfway"
+	t.Cleanup(func() {
+		if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "userdel", name).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := useradd(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := user.LookupGroup(name); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,14 +2,18 @@ package supervisor
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Main runs the supervisor and returns its exit code, once the worker is gone.
+// Main runs the supervisor and returns its exit code, once a worker has ended
+// it, or there is none.
 func Main() int {
 	// The heap is a few hundred kilobytes, so that collecting it costs nothing
 	// and not collecting it would cost every idle supervisor a megabyte.
@@ -19,49 +23,106 @@ func Main() int {
 	if err := unix.CloseRange(ListenerFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return 1
 	}
-	fd, _, err := unix.Accept4(ListenerFD, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	conn, err := accept(-1)
 	if err != nil {
 		return 1
 	}
-	conn := os.NewFile(uintptr(fd), "control")
-	defer func() { _ = conn.Close() }()
-
 	requests := json.NewDecoder(conn)
 	var first Request
 	if err := requests.Decode(&first); err != nil || first.Setup == nil {
 		return 1
 	}
-	events := newSender(conn)
-	t, err := newTask(first.Setup, events)
+	t, err := newTask(first.Setup)
 	if err != nil {
-		events.send(Event{Failed: err.Error()})
-		events.flush()
+		_ = json.NewEncoder(conn).Encode(Event{Failed: err.Error()}) // or nobody is interested
 		return 1
 	}
-	events.send(Event{Ready: true})
-	serve(requests, t)
+	if err := json.NewEncoder(conn).Encode(Event{Ready: true}); err != nil {
+		return 1
+	}
+	for {
+		s := t.events.tell(conn)
+		if end := serve(requests, t); end || t.start == nil {
+			break // with the connection, by whose end the worker knows that all has ended
+		}
+		s.stop()
+		if conn, err = t.reattached(); err != nil {
+			break
+		}
+		requests = json.NewDecoder(conn)
+	}
+	t.children.killAll()
 	return 0
 }
 
-// serve handles requests until the worker is gone.
-func serve(requests *json.Decoder, t *task) {
+// accept waits for a worker, for as long as timeout if that is not negative.
+func accept(timeout time.Duration) (*os.File, error) {
+	deadline := time.Now().Add(timeout)
+	for {
+		wait := -1
+		if timeout >= 0 {
+			wait = int(min(max(0, time.Until(deadline).Milliseconds()), math.MaxInt32))
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: ListenerFD, Events: unix.POLLIN}}, wait)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, os.ErrDeadlineExceeded
+		}
+		fd, _, err := unix.Accept4(ListenerFD, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), "control"), nil
+	}
+}
+
+// reattached waits for the next worker, and greets it.
+func (t *task) reattached() (*os.File, error) {
+	conn, err := accept(t.setup.OrphanTimeout)
+	if err != nil {
+		return nil, err
+	}
+	// A worker that does not take it is noticed where requests are read.
+	_ = json.NewEncoder(conn).Encode(Event{Hello: &Hello{
+		Protocol: Protocol,
+		Run:      t.start.Run,
+		Setup:    t.setup,
+		Commands: t.start.Commands,
+		Groups:   t.start.Groups,
+		Elapsed:  time.Since(t.began),
+	}})
+	return conn, nil
+}
+
+// serve handles requests until the worker is gone. It reports whether that has
+// asked the supervisor to end.
+func serve(requests *json.Decoder, t *task) (end bool) {
 	for {
 		var r Request
 		if err := requests.Decode(&r); err != nil {
-			t.killAll()
-			return
+			return false
 		}
 		switch {
-		case r.Start != nil:
-			go t.run(*r.Start)
+		case r.Start != nil && t.start == nil:
+			t.start, t.began = r.Start, time.Now()
+			go t.run(r.Start)
 		case r.Kill != nil:
 			t.kill(r.Kill.Grace)
+		case r.End:
+			return true
 		}
 	}
 }
 
 // newTask puts the surroundings of the task in order.
-func newTask(s *Setup, events *sender) (*task, error) {
+func newTask(s *Setup) (*task, error) {
 	unix.Umask(0o022)
 	_ = os.WriteFile("/proc/self/comm", []byte(Name), 0) // for who looks at a list of processes
 	if s.Isolated {
@@ -71,6 +132,7 @@ func newTask(s *Setup, events *sender) (*task, error) {
 	} else if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become subreaper: %w", err)
 	}
+	events := newHistory()
 	out, err := newOutput(os.NewFile(OutputFD, "output"), s, events)
 	if err != nil {
 		return nil, err

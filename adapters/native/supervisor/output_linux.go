@@ -14,7 +14,7 @@ import (
 // gets to hold, to a file. It never stops reading: what cannot be stored is
 // counted and dropped, so that a full disk does not block the task.
 type output struct {
-	events *sender
+	events *history
 	file   *os.File
 	write  *os.File // the task's end of the pipe
 	read   *os.File
@@ -27,7 +27,7 @@ type output struct {
 	cause   error
 }
 
-func newOutput(file *os.File, s *Setup, events *sender) (*output, error) {
+func newOutput(file *os.File, s *Setup, events *history) (*output, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
@@ -65,18 +65,14 @@ func (o *output) pump() {
 	}
 }
 
-// sync stores what was in the pipe when it was called, and returns the size of
-// all that was stored. Unlike waiting for the end of the pipe, it cannot be
+// sync stores what was in the pipe when it was called. Unlike waiting for the end of the pipe, it cannot be
 // held up by someone who keeps writing, or who has passed the pipe on.
-func (o *output) sync() int64 {
+func (o *output) sync() {
 	_ = o.raw.Control(func(fd uintptr) {
 		if n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
 			o.move(int(fd), n)
 		}
 	})
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.size
 }
 
 // move stores up to about limit bytes of what is in the pipe, and reports

@@ -16,6 +16,14 @@ const (
 	FirstCgroup = 7
 )
 
+// Protocol is the version of what a supervisor and a worker say to each other.
+// A worker attaches to supervisors of its own version alone. What Hello says of
+// the protocol and of the run has the same form in all of them.
+const Protocol = 1
+
+// ControlSocket is the name, in the state directory, of the listening socket.
+const ControlSocket = "control"
+
 // ExitFile is the name, in the state directory, of the file with the Done of a
 // run. It appears complete or not at all.
 const ExitFile = "exit.json"
@@ -25,6 +33,7 @@ type Request struct {
 	Setup *Setup `json:"setup,omitempty"`
 	Start *Start `json:"start,omitempty"`
 	Kill  *Kill  `json:"kill,omitempty"`
+	End   bool   `json:"end,omitempty"` // end the task, if there is one, and then the supervisor
 }
 
 // Setup has the supervisor prepare the surroundings of a task. It is the first
@@ -41,9 +50,12 @@ type Setup struct {
 
 	Switch   bool   // commands run as UID and GID, rather than as the supervisor does
 	UID, GID uint32 // user and group of the task
+	User     string // the user's name
 
 	Threads int  // number of descriptors of "tasks" files, in cgroup v1
 	Group   bool // whether there is a descriptor of a directory, in cgroup v2
+
+	OrphanTimeout time.Duration // for how long a task goes on without a worker
 }
 
 // Bind puts the directory Source in the place of the directory Target.
@@ -51,10 +63,29 @@ type Bind struct{ Source, Target string }
 
 // Start has the supervisor execute the commands in order, until one fails.
 type Start struct {
+	Run             Run
 	Commands        [][]string
 	Env             []string // "name=value"
 	Groups          []uint32 // supplementary groups
 	NoNewPrivileges bool     // set-user-id programs have no effect
+}
+
+// Run says which run a task is.
+type Run struct {
+	Task string
+	Run  int
+}
+
+// Hello is the first thing that a supervisor with a task tells another worker
+// than its first one. After it come all events from the beginning.
+type Hello struct {
+	Protocol int
+	Run      Run
+
+	Setup    *Setup
+	Commands [][]string
+	Groups   []uint32
+	Elapsed  time.Duration // since the task was started
 }
 
 // Kill ends the task. With a Grace, its processes get SIGTERM, and that long to
@@ -63,8 +94,10 @@ type Kill struct{ Grace time.Duration }
 
 // Event is a message from the supervisor. Size is that of the output written
 // when the event happened; an event without more says only that it has grown.
+// To all workers, the same events happen at the same sizes.
 type Event struct {
 	Size      int64     `json:"size"`
+	Hello     *Hello    `json:"hello,omitempty"`
 	Ready     bool      `json:"ready,omitempty"`
 	Failed    string    `json:"failed,omitempty"` // what kept the supervisor from being ready
 	Executing *int      `json:"executing,omitempty"`

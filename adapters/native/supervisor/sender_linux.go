@@ -6,65 +6,82 @@ import (
 	"sync"
 )
 
-// sender sends events to the worker without ever waiting for it. A worker that
-// does not listen costs the memory of a few events for each command, since
-// events that only tell of more output are not queued.
-type sender struct {
+// history is all that has happened, for every worker to be told: a few events
+// for each command, and how much output there is.
+type history struct {
 	mu      sync.Mutex
 	changed sync.Cond
-	queue   []Event
+	events  []Event
 	size    int64 // of the output
-	sent    int64 // the size that the worker knows of
-	busy    bool  // an event is on its way
 }
 
-func newSender(conn *os.File) *sender {
-	s := &sender{}
-	s.changed.L = &s.mu
+func newHistory() *history {
+	h := &history{}
+	h.changed.L = &h.mu
+	return h
+}
+
+// add adds an event. It happens at the size that the output has now, so that no
+// worker is told of more output before.
+func (h *history) add(e Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e.Size = h.size
+	h.events = append(h.events, e)
+	h.changed.Broadcast()
+}
+
+// grown tells of output that has been stored.
+func (h *history) grown(size int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.size = size
+	h.changed.Broadcast()
+}
+
+// sender tells a worker. Nothing ever waits for it but itself.
+type sender struct {
+	from *history
+	conn *os.File
+	gone bool // with the lock of from
+	done chan struct{}
+}
+
+func (h *history) tell(conn *os.File) *sender {
+	s := &sender{from: h, conn: conn, done: make(chan struct{})}
 	go s.loop(json.NewEncoder(conn))
 	return s
 }
 
-// send queues an event behind those before it.
-func (s *sender) send(e Event) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.queue = append(s.queue, e)
-	s.changed.Broadcast()
-}
-
-// grown tells of output that has been stored.
-func (s *sender) grown(size int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.size = size
-	s.changed.Broadcast()
-}
-
-// flush waits until all events were sent.
-func (s *sender) flush() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.queue) > 0 || s.busy {
-		s.changed.Wait()
-	}
+// stop closes the connection.
+func (s *sender) stop() {
+	s.from.mu.Lock()
+	s.gone = true
+	s.from.changed.Broadcast()
+	s.from.mu.Unlock()
+	_ = s.conn.Close()
+	<-s.done
 }
 
 func (s *sender) loop(enc *json.Encoder) {
+	defer close(s.done)
+	h, told, sent := s.from, 0, int64(0)
 	for {
-		s.mu.Lock()
-		s.busy = false
-		s.changed.Broadcast()
-		for len(s.queue) == 0 && s.size == s.sent {
-			s.changed.Wait()
+		h.mu.Lock()
+		for !s.gone && len(h.events) == told && h.size == sent {
+			h.changed.Wait()
 		}
-		e := Event{Size: s.size}
-		if len(s.queue) > 0 {
-			e = s.queue[0]
-			s.queue = s.queue[1:]
+		if s.gone {
+			h.mu.Unlock()
+			return
 		}
-		s.sent, s.busy = max(s.sent, e.Size), true
-		s.mu.Unlock()
+		e := Event{Size: h.size}
+		if len(h.events) > told {
+			e = h.events[told]
+			told++
+		}
+		sent = max(sent, e.Size)
+		h.mu.Unlock()
 		// A worker that is gone is noticed where requests are read.
 		_ = enc.Encode(e)
 	}

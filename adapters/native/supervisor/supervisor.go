@@ -5,9 +5,12 @@
 // execute, it runs the commands one after the other as the task's user, reaps
 // what they leave behind, stores their output in a file and tells the worker
 // about it over a Unix socket. At the end it kills what is left and stays,
-// since the task's files can be seen through it, until the worker kills it.
-// When the connection to the worker breaks, it ends, and the kernel ends
-// everything else in the namespace.
+// since the task's files can be seen through it, until the worker ends it, and
+// with it the kernel ends everything else in the namespace.
+//
+// When the connection to the worker breaks, it goes on with the task, and waits
+// for the next worker to connect, which learns all that has happened from the
+// beginning. One without a task ends, and so does one that no worker comes for.
 //
 // It is the worker's binary under another name: main begins with
 //

@@ -16,11 +16,13 @@ import (
 // task is the task that the supervisor is for.
 type task struct {
 	setup    *Setup
-	events   *sender
+	events   *history
 	out      *output
 	null     *os.File
 	children *children
 	spawns   chan spawn
+	start    *Start    // nil until the task is started
+	began    time.Time // when it was
 
 	mu     sync.Mutex
 	killed bool // a Kill ended the task
@@ -28,16 +30,18 @@ type task struct {
 }
 
 // run executes the commands, and ends what they leave behind.
-func (t *task) run(s Start) {
+func (t *task) run(s *Start) {
 	var done Done
 	for i, argv := range s.Commands {
 		if t.wasKilled() {
 			break
 		}
-		t.events.send(Event{Size: t.out.sync(), Executing: &i})
-		x := t.execute(i, argv, &s)
+		t.out.sync()
+		t.events.add(Event{Executing: &i})
+		x := t.execute(i, argv, s)
 		done.Commands = append(done.Commands, x)
-		t.events.send(Event{Size: t.out.sync(), Executed: &x})
+		t.out.sync()
+		t.events.add(Event{Executed: &x})
 		if x.Failed != "" || x.ExitCode != 0 {
 			break
 		}
@@ -48,10 +52,10 @@ func (t *task) run(s Start) {
 	t.mu.Unlock()
 
 	t.children.killAll()
-	size := t.out.sync()
+	t.out.sync()
 	done.Dropped, done.Cause = t.out.lost()
 	record(&done)
-	t.events.send(Event{Size: size, Done: &done})
+	t.events.add(Event{Done: &done})
 }
 
 // record stores how the run ended, for a worker that was not there to be told.
@@ -123,8 +127,6 @@ func (t *task) wasKilled() bool {
 	defer t.mu.Unlock()
 	return t.killed
 }
-
-func (t *task) killAll() { t.children.killAll() }
 
 // spawn asks the spawner for a process.
 type spawn struct {

@@ -43,8 +43,9 @@ type Tree struct {
 // controllers are those that limits need.
 var controllers = []string{"memory", "pids", "cpu"} //nolint:gochecknoglobals // a constant
 
-// Open returns the tree with the given name below the groups that this process
-// is in, and makes it.
+// Open returns the tree with the given name, and makes it: outside the groups
+// that this process is in where it may, since a service manager that ends one of
+// those ends all that is below, and else inside.
 func Open(name string) (*Tree, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -65,7 +66,7 @@ func open(name string, mounted []mount, own map[string]string) (*Tree, error) {
 		}
 		// A group that has processes cannot hand controllers on, unless it is
 		// the root. A service manager usually puts the worker in such a group.
-		for _, parent := range []string{m.path(own[""]), m.dir} {
+		for _, parent := range []string{m.dir, m.path(own[""])} {
 			t, err := openUnified(filepath.Join(parent, name), m.dir)
 			if err == nil {
 				return t, nil
@@ -79,9 +80,12 @@ func open(name string, mounted []mount, own map[string]string) (*Tree, error) {
 		if i < 0 {
 			return nil, errors.Join(ErrUnavailable, errs)
 		}
-		dir := filepath.Join(mounted[i].path(own[c]), name)
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as all groups
-			return nil, errors.Join(ErrUnavailable, errs, err)
+		dir := filepath.Join(mounted[i].dir, name)
+		if os.MkdirAll(dir, 0o755) != nil { //nolint:gosec // as all groups
+			dir = filepath.Join(mounted[i].path(own[c]), name)
+			if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as all groups
+				return nil, errors.Join(ErrUnavailable, errs, err)
+			}
 		}
 		*map[string]*string{"memory": &t.memory, "pids": &t.pids, "cpu": &t.cpu}[c] = dir
 		if !slices.Contains(t.directories, dir) {
@@ -134,9 +138,12 @@ func (t *Tree) New(name string, l Limits) (*Group, error) {
 	return g, nil
 }
 
+// Group returns the group of a name, which exists.
+func (t *Tree) Group(name string) *Group { return &Group{tree: t, name: name} }
+
 // Close removes the tree, with what is left in it.
 func (t *Tree) Close(ctx context.Context) error {
-	err := t.Sweep(ctx)
+	err := t.Sweep(ctx, nil)
 	for _, d := range t.directories {
 		if e := os.Remove(d); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
@@ -145,8 +152,9 @@ func (t *Tree) Close(ctx context.Context) error {
 	return err
 }
 
-// Sweep removes all groups of the tree, and kills the processes in them.
-func (t *Tree) Sweep(ctx context.Context) error {
+// Sweep removes all groups of the tree but those to keep, and kills the
+// processes in them.
+func (t *Tree) Sweep(ctx context.Context, keep []string) error {
 	var names []string
 	for _, d := range t.directories {
 		entries, err := os.ReadDir(d)
@@ -154,7 +162,7 @@ func (t *Tree) Sweep(ctx context.Context) error {
 			return err
 		}
 		for _, e := range entries {
-			if e.IsDir() {
+			if e.IsDir() && !slices.Contains(keep, e.Name()) {
 				names = append(names, e.Name())
 			}
 		}
@@ -162,7 +170,7 @@ func (t *Tree) Sweep(ctx context.Context) error {
 	slices.Sort(names)
 	var err error
 	for _, name := range slices.Compact(names) {
-		g := &Group{tree: t, name: name}
+		g := t.Group(name)
 		err = errors.Join(err, g.Kill(), g.Remove(ctx))
 	}
 	return err
