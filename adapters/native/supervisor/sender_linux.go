@@ -3,6 +3,7 @@ package supervisor
 import (
 	"encoding/json"
 	"os"
+	"strconv"
 	"sync"
 )
 
@@ -49,7 +50,7 @@ type sender struct {
 
 func (h *history) tell(conn *os.File) *sender {
 	s := &sender{from: h, conn: conn, done: make(chan struct{})}
-	go s.loop(json.NewEncoder(conn))
+	go s.loop()
 	return s
 }
 
@@ -63,8 +64,10 @@ func (s *sender) stop() {
 	<-s.done
 }
 
-func (s *sender) loop(enc *json.Encoder) {
+func (s *sender) loop() {
 	defer close(s.done)
+	enc := json.NewEncoder(s.conn)
+	var buf [64]byte
 	h, told, sent := s.from, 0, int64(0)
 	for {
 		h.mu.Lock()
@@ -75,14 +78,21 @@ func (s *sender) loop(enc *json.Encoder) {
 			h.mu.Unlock()
 			return
 		}
-		e := Event{Size: h.size}
+		var event *Event
+		size := h.size
 		if len(h.events) > told {
-			e = h.events[told]
+			event = &h.events[told] // which does not change any more
+			size = event.Size
 			told++
 		}
-		sent = max(sent, e.Size)
+		sent = max(sent, size)
 		h.mu.Unlock()
 		// A worker that is gone is noticed where requests are read.
-		_ = enc.Encode(e)
+		if event != nil {
+			_ = enc.Encode(event)
+			continue
+		}
+		// Of these there are many: each as Event{Size: size}, without garbage.
+		_, _ = s.conn.Write(append(strconv.AppendInt(append(buf[:0], `{"size":`...), size, 10), "}\n"...))
 	}
 }
