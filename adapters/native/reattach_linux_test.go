@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
@@ -201,5 +203,35 @@ func TestSupervisorOfAnotherVersion(t *testing.T) {
 	}
 	if err := process.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("the supervisor ended with %v", err)
+	}
+}
+
+// TestSupervisorIsOutsideOfTheService looks where service managers look for
+// what belongs to a service.
+func TestSupervisorIsOutsideOfTheService(t *testing.T) {
+	e := open(t, Config{})
+	log := &safeBuffer{}
+	s := start(t, e, log, []string{"sh", "-c", "echo ready; sleep 1000000"}).(*sandbox)
+	log.await(t, "ready\n")
+	group := func(name string) string {
+		t.Helper()
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if g, ok := strings.CutPrefix(line, "0::"); ok {
+				return strings.TrimSpace(g)
+			}
+		}
+		return ""
+	}
+	own, supervisors := group("/proc/self/cgroup"), group(s.berth.proc("cgroup"))
+	if own == supervisors || !strings.HasSuffix(supervisors, "-supervisors") || strings.Count(supervisors, "/") != 1 {
+		t.Errorf("the supervisor is in the group %s, and the worker in %s", supervisors, own)
+	}
+	pid := s.berth.process.Pid
+	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+		t.Errorf("the supervisor %d is in the session %d, %v", pid, sid, err)
 	}
 }
