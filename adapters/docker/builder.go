@@ -261,7 +261,7 @@ func classify(err error, message string) error {
 	case errdefs.IsInvalidArgument(err):
 		return fault.Malformedf("%s: %v", message, err)
 	case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errors.Is(err, context.DeadlineExceeded),
-		client.IsErrConnectionFailed(err), errdefs.IsNotFound(err), errdefs.IsConflict(err):
+		client.IsErrConnectionFailed(err), noSpace(err), errdefs.IsNotFound(err), errdefs.IsConflict(err):
 		return fault.Unavailablef(err, "%s: the Docker daemon does not do its part", message)
 	default:
 		return fmt.Errorf("%s: %w", message, err)

@@ -17,7 +17,9 @@ import (
 // through to its end. A container that the daemon ended, and not the task, says
 // nothing of the task.
 func (s *sandbox) recover(lost time.Time) (container.State, error) {
-	s.e.log.WarnContext(s.ctx, "the Docker daemon was lost", slog.String("container", s.id))
+	if s.ctx.Err() == nil {
+		s.e.log.WarnContext(s.ctx, "the Docker daemon was lost", slog.String("container", s.id))
+	}
 	giveUp := time.Now().Add(s.e.config.DaemonPatience)
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		state, err := s.inspect()

@@ -88,8 +88,9 @@ func (s *sandbox) start(ctx context.Context) error {
 	s.log.Executing(0, s.b.commands()[0])
 	s.began = time.Now()
 	_, err = s.e.daemon.ContainerStart(ctx, s.id, client.ContainerStartOptions{})
-	if errdefs.IsInvalidArgument(err) {
-		// The daemon understands the container, but there is no such command.
+	if errdefs.IsInvalidArgument(err) || err != nil && strings.Contains(err.Error(), "unable to find user") {
+		// The daemon understands the container, but there is no such command,
+		// or nobody to execute it.
 		s.log.Errorf("Command 0 cannot be executed: %v", err)
 		return nil
 	}
@@ -105,11 +106,20 @@ func (s *sandbox) create(ctx context.Context, options client.ContainerCreateOpti
 	calling, cancel := s.e.call(ctx)
 	defer cancel()
 	created, err := s.e.daemon.ContainerCreate(calling, options)
+	if noSpace(err) {
+		// What another task has filled the disk with may be going away.
+		s.e.trash.settle(ctx)
+		created, err = s.e.daemon.ContainerCreate(calling, options)
+	}
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
 	s.id = created.ID
 	return ctx.Err()
+}
+
+func noSpace(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "no space left on device")
 }
 
 // follow sees the task through to its end.

@@ -109,6 +109,19 @@ func (t *trash) container(id string) <-chan struct{} {
 	return gone
 }
 
+// settle waits until all containers are gone that are being removed.
+func (t *trash) settle(ctx context.Context) {
+	idle := make(chan struct{})
+	t.others.Go(func() {
+		defer close(idle)
+		t.containers.Wait()
+	})
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+}
+
 func (t *trash) network(id string) {
 	t.others.Go(func() { t.remove("network", id, t.e.removeNetwork, t.last) })
 }

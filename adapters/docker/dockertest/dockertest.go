@@ -23,22 +23,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// DiskSize is how many bytes fit on the disk of a daemon.
+const DiskSize = 1 << 30
+
 // Image is the name of an image that every daemon has: busybox, as root.
 const Image = "busybox:test"
 
-// insideVariable says that the process is in namespaces of its own.
+// insideVariable says what the process is in the namespaces: first, or tests.
 const insideVariable = "DOCKERTEST_INSIDE"
+
+const (
+	first = "first" // the first process, which starts the tests and reaps what loses its parent
+	tests = "tests"
+)
 
 // Main runs the tests of a package with a daemon, in namespaces of their own,
 // and checks that no goroutine is left. The daemon is set before the first test.
 // It returns the exit code.
 func Main(m *testing.M, daemon **Daemon) int {
-	if os.Getenv(insideVariable) == "" {
+	switch os.Getenv(insideVariable) {
+	case "":
 		return enter()
-	}
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "dockertest:", err)
-		return 1
+	case first:
+		code, err := prepare()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "dockertest:", err)
+		}
+		return code
 	}
 	d, err := Start()
 	if err != nil {
@@ -65,7 +76,7 @@ func Main(m *testing.M, daemon **Daemon) int {
 func enter() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), insideVariable+"=1")
+	cmd.Env = append(os.Environ(), insideVariable+"="+first)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
 		Unshareflags: syscall.CLONE_NEWNS, // which makes all mounts private
@@ -82,16 +93,35 @@ func enter() int {
 	return 0
 }
 
-// prepare brings up loopback and, since this is the first of its processes,
-// shows them.
-func prepare() error {
+// prepare brings up loopback, shows the processes of the namespace, and runs the
+// tests. It returns their exit code.
+func prepare() (code int, err error) {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
+		return 1, fmt.Errorf("mount /proc: %w", err)
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return fmt.Errorf("bring up loopback: %w: %s", err, out)
+		return 1, fmt.Errorf("bring up loopback: %w: %s", err, out)
 	}
-	return nil
+	if err := os.Setenv(insideVariable, tests); err != nil {
+		return 1, err
+	}
+	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	if err != nil {
+		return 1, fmt.Errorf("start tests: %w", err)
+	}
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 1, fmt.Errorf("wait for tests: %w", err)
+		case pid == child.Pid && status.Exited():
+			return status.ExitStatus(), nil
+		case pid == child.Pid:
+			return 1, fmt.Errorf("the tests ended by signal: %v", status.Signal())
+		}
+	}
 }
 
 // Daemon is a Docker daemon.
@@ -109,6 +139,14 @@ func Start(args ...string) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d := &Daemon{dir: dir, args: args}
+	// A disk of its own, so that it can be filled.
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	if err := unix.Mount("tmpfs", data, "tmpfs", 0, fmt.Sprintf("size=%d", DiskSize)); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount disk: %w", err), d.Stop())
+	}
 	if err := d.Launch(); err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
