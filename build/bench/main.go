@@ -14,16 +14,23 @@ import (
 	"syscall"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 )
 
 func main() {
+	os.Exit(dockertest.Inside(inside))
+}
+
+// inside measures in a network of its own, where the Docker daemon is.
+func inside() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // run measures every scenario and writes what came of them. It leaves neither
@@ -43,7 +50,14 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer shut()
 	b := &bench{dir: dir, server: server}
+	if err := b.measureNative(ctx, out); err != nil {
+		return err
+	}
+	return b.measureDocker(ctx, out)
+}
 
+// measureNative measures tasks as processes, beside generic-worker.
+func (b *bench) measureNative(ctx context.Context, out io.Writer) error {
 	one := scenario{worker: ours, capacity: 1, tasks: 200, command: []string{"/bin/true"}}
 	eight := scenario{worker: ours, capacity: 8, tasks: 200, command: []string{"/bin/true"}}
 	many := scenario{worker: ours, capacity: 32, tasks: 200, command: []string{"/bin/true"}}

@@ -14,6 +14,7 @@ import (
 	"github.com/taskcluster/taskcluster/v44/clients/client-go/tcqueue"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 )
 
 // interval is how often memory is sampled and the queue is asked: seldom, since
@@ -25,7 +26,7 @@ const patience = 2 * time.Minute
 
 // scenario is a number of equal tasks for a worker.
 type scenario struct {
-	worker   string // ours or genericWorker.
+	worker   string // ours, oursInDocker or genericWorker.
 	capacity int
 	tasks    int
 	command  []string
@@ -47,6 +48,7 @@ type figure struct {
 type bench struct {
 	dir    string
 	server *devqueue.Server
+	daemon *dockertest.Daemon // nil before containers are measured
 	count  int
 }
 
@@ -145,7 +147,11 @@ func evaluate(queue *tcqueue.Queue, ids []string) (figure, error) {
 
 // createTasks creates the tasks of a scenario and returns their ids.
 func createTasks(queue *tcqueue.Queue, taskQueue string, s scenario) ([]string, error) {
-	payload, err := json.Marshal(map[string]any{"command": [][]string{s.command}, "maxRunTime": 60})
+	properties := map[string]any{"command": [][]string{s.command}, "maxRunTime": 60}
+	if s.worker == oursInDocker {
+		properties["image"] = dockertest.Image
+	}
+	payload, err := json.Marshal(properties)
 	if err != nil {
 		return nil, fmt.Errorf("encode payload: %w", err)
 	}

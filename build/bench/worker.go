@@ -17,6 +17,7 @@ import (
 // The workers, by the names of their programs.
 const (
 	ours          = "dc-linux-worker"
+	oursInDocker  = "dc-linux-worker, docker"
 	genericWorker = "generic-worker"
 )
 
@@ -84,7 +85,7 @@ func (b *bench) configure(ctx context.Context, s scenario, dir, taskQueue string
 	root := b.server.Credentials()
 	var config map[string]any
 	switch s.worker {
-	case ours:
+	case ours, oursInDocker:
 		if program, err = filepath.Abs(filepath.Join(".bin", ours)); err != nil {
 			return "", nil, err
 		}
@@ -95,6 +96,14 @@ func (b *bench) configure(ctx context.Context, s scenario, dir, taskQueue string
 			"worker":      map[string]any{"pool": taskQueue, "group": "here", "id": ours, "capacity": s.capacity, "maxTaskRunTime": "1h"},
 			"engine":      "native",
 			"native":      map[string]any{"dir": filepath.Join(dir, "native")},
+			"caches":      map[string]any{"table": filepath.Join(dir, "caches.json")},
+		}
+		if s.worker == oursInDocker {
+			config["engine"] = "docker"
+			config["docker"] = map[string]any{
+				"host": b.daemon.Host(), "instance": dir, "pull": "missing", "minFree": 0,
+				"limits": map[string]any{"memory": "256MiB", "cpu": 1},
+			}
 		}
 	case genericWorker:
 		peers, err := filepath.Abs(filepath.Join(".bin", "peers"))

@@ -41,6 +41,13 @@ const (
 // and checks that no goroutine is left. The daemon is set before the first test.
 // It returns the exit code.
 func Main(m *testing.M, daemon **Daemon) int {
+	return Inside(func() int { return testInside(m, daemon) })
+}
+
+// Inside calls a function in namespaces of its own, in a new process of this
+// program, and returns its result as the exit code. A program calls it first of
+// all.
+func Inside(f func() int) int {
 	switch os.Getenv(insideVariable) {
 	case "":
 		return enter()
@@ -50,7 +57,12 @@ func Main(m *testing.M, daemon **Daemon) int {
 			fmt.Fprintln(os.Stderr, "dockertest:", err)
 		}
 		return code
+	default:
+		return f()
 	}
+}
+
+func testInside(m *testing.M, daemon **Daemon) int {
 	d, err := Start()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "dockertest:", err)
