@@ -20,14 +20,15 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
 )
 
-var saved = journal.Saved{
+var saved = journal.Saved{Saved: queue.Saved{
 	Run:        task.RunID{Task: "fN1SbArXTPSVFNUvaOlinQ"},
 	Definition: []byte(`{"payload": {}}`), TakenUntil: time.Unix(1e9, 0).UTC(),
 	Credentials: task.Credentials{ClientID: "c", AccessToken: "s3cret", Certificate: "{}"},
-}
+}}
 
 // disk is a directory that journals are opened in one after the other.
 type disk struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
 
 // header is how many bytes are before each record: its length and its CRC-32C,
@@ -206,10 +207,10 @@ func replay(content []byte) (journal.Saved, int, error) {
 	if c.Task == "" || c.Run < 0 {
 		return journal.Saved{}, 0, fmt.Errorf("read claim: %w: it names no run", errTorn)
 	}
-	s := journal.Saved{
+	s := journal.Saved{Saved: queue.Saved{
 		Run: task.RunID{Task: c.Task, Run: c.Run}, Definition: slices.Clip(c.Definition),
 		TakenUntil: c.TakenUntil, Credentials: c.Credentials,
-	}
+	}}
 	records, n := decodeAll(content[good:])
 	return s.After(records...), good + n, nil
 }

@@ -81,6 +81,15 @@ func (q *Queue) Claim(ctx context.Context, n int) ([]queue.Claim, error) {
 	return claims, nil
 }
 
+// Resume implements queue.Queue.
+func (q *Queue) Resume(s queue.Saved) (queue.Claim, error) {
+	d, err := task.Parse(s.Definition)
+	if err != nil {
+		return nil, err
+	}
+	return &claim{c: q.c, id: s.Run, task: d, takenUntil: s.TakenUntil, credentials: s.Credentials}, nil
+}
+
 // outlive returns a context that is done only a grace after ctx is, and not at
 // all once an answer has begun to arrive. The returned function releases it.
 func (q *Queue) outlive(ctx context.Context) (held context.Context, release func()) {

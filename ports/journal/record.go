@@ -1,22 +1,19 @@
 package journal
 
 import (
-	"encoding/json"
 	"maps"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
 
 // Saved is what the journal has of a run: what was claimed, and every record
 // that was added since.
 type Saved struct {
-	Run         task.RunID
-	Definition  json.RawMessage // of the task, as it came
-	TakenUntil  time.Time
-	Credentials task.Credentials
+	queue.Saved // the claim
 
 	State      run.State           // the last one that was reached
 	Started    time.Time           // when the sandbox was; zero if it was not

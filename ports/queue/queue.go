@@ -3,6 +3,7 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -33,6 +34,21 @@ type Queue interface {
 	// ctx thus ends the wait once the queue has answered, or cannot have
 	// granted anything.
 	Claim(ctx context.Context, n int) ([]Claim, error)
+
+	// Resume returns the claim that s is what is left of, without asking the
+	// queue, which may recognize it no longer: its methods tell.
+	//
+	// Errors: that of task.Parse.
+	Resume(s Saved) (Claim, error)
+}
+
+// Saved is what a claim consists of, for a process that is to hold it on behalf
+// of another one.
+type Saved struct {
+	Run         task.RunID
+	Definition  json.RawMessage // of the task, as it came
+	TakenUntil  time.Time
+	Credentials task.Credentials
 }
 
 // Claim is an exclusive, expiring hold on one run. Its methods are safe for
@@ -69,4 +85,9 @@ type Claim interface {
 	//
 	// Errors: ErrClaimLost; any other one has outlived its retries.
 	Resolve(ctx context.Context, r run.Resolution) error
+}
+
+// Save returns what a claim consists of now.
+func Save(c Claim) Saved {
+	return Saved{Run: c.Run(), Definition: c.Task().Raw, TakenUntil: c.TakenUntil(), Credentials: c.Credentials()}
 }

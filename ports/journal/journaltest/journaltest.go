@@ -19,6 +19,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
 
 // Harness sets up the journal under test. Its methods may fail the test.
@@ -65,12 +66,12 @@ var now = time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
 
 // claimed returns the n-th run, as it is claimed.
 func claimed(n int) journal.Saved {
-	return journal.Saved{
+	return journal.Saved{Saved: queue.Saved{
 		Run:         task.RunID{Task: "fN1SbArXTPSVFNUvaOlinQ", Run: n},
 		Definition:  json.RawMessage(`{"payload":{"command":["<&>"]},  "extra":1}`),
 		TakenUntil:  now.Add(time.Duration(n) * time.Minute),
 		Credentials: task.Credentials{ClientID: "c", AccessToken: "t", Certificate: `{"v":1}`},
-	}
+	}}
 }
 
 // records are one of each kind, and some that undo others.

@@ -10,6 +10,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
 
 func TestMemory(t *testing.T) {
@@ -36,11 +37,11 @@ func TestChecks(t *testing.T) {
 		"goes on with an entry": {
 			{resume: func(*Memory, task.RunID) (journal.Entry, error) { return nil, fs.ErrNotExist }},
 			{resume: func(m *Memory, id task.RunID) (journal.Entry, error) {
-				return m.Begin(journal.Saved{Run: id}), nil
+				return m.Begin(journal.Saved{Saved: queue.Saved{Run: id}}), nil
 			}},
 		},
 		"goes on only with what there is": {{resume: func(m *Memory, id task.RunID) (journal.Entry, error) {
-			return m.Begin(journal.Saved{Run: id}), nil
+			return m.Begin(journal.Saved{Saved: queue.Saved{Run: id}}), nil
 		}}},
 		"begins anew":                       {{keep: true}},
 		"forgets":                           {{forget: func(journal.Entry) {}}},

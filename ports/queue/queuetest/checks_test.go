@@ -134,6 +134,25 @@ func TestChecks(t *testing.T) {
 		"claims are independent of each other": {{claim: sharedFate()}},
 		"may be used concurrently":             {{claim: claimAgain()}, {check: fails}},
 	}
+	nothingLeft := func(*Memory, queue.Saved) (queue.Claim, error) { return nil, boom }
+	defects["resumes what was claimed"] = []broken{
+		{resume: nothingLeft},
+		{resume: func(m *Memory, s queue.Saved) (queue.Claim, error) {
+			s.Credentials = task.Credentials{}
+			return m.Resume(s)
+		}},
+		{resume: func(m *Memory, s queue.Saved) (queue.Claim, error) {
+			s.Definition = append(json.RawMessage(" "), s.Definition...)
+			return m.Resume(s)
+		}},
+	}
+	defects["a resumed claim is held"] = []broken{{resume: nothingLeft}, {check: fails}, {reclaim: nothing}, {resolve: resolveNothing}}
+	defects["reclaiming a resumed claim that expired loses it"] = []broken{{resume: nothingLeft}, {reclaim: nothing}}
+	defects["checking a resumed claim that expired loses it"] = []broken{{resume: nothingLeft}, {check: nothing}}
+	defects["resolving a resumed claim that expired loses it"] = []broken{{resume: nothingLeft}, {resolve: resolveNothing}}
+	defects["resumes no claim on what is no task"] = []broken{{resume: func(m *Memory, s queue.Saved) (queue.Claim, error) {
+		return m.Resume(queue.Saved{Run: s.Run, Definition: json.RawMessage(`{}`)})
+	}}}
 	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
 			if len(defects[c.name]) == 0 {
@@ -165,6 +184,7 @@ type broken struct {
 	reclaim     func(context.Context, *brokenClaim) error
 	check       func(context.Context, *brokenClaim) error
 	resolve     func(context.Context, *brokenClaim, run.Resolution) error
+	resume      func(*Memory, queue.Saved) (queue.Claim, error)
 }
 
 func (b *broken) Queue(testing.TB) queue.Queue                    { return b }
@@ -185,6 +205,18 @@ func (b *broken) Claim(ctx context.Context, n int) ([]queue.Claim, error) {
 		claims[i] = &brokenClaim{Claim: c, b: b}
 	}
 	return claims, err
+}
+
+func (b *broken) Resume(s queue.Saved) (queue.Claim, error) {
+	resume := b.resume
+	if resume == nil {
+		resume = (*Memory).Resume
+	}
+	c, err := resume(b.Memory, s)
+	if err != nil {
+		return nil, err
+	}
+	return &brokenClaim{Claim: c, b: b}, nil
 }
 
 type brokenClaim struct {

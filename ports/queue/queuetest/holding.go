@@ -41,7 +41,7 @@ func reclaimingExtends(ctx context.Context, tb testing.TB, h Harness) error {
 		return fmt.Errorf("claimed until %v, which has passed", before)
 	}
 	// Times in a queue's answers have milliseconds.
-	pause(ctx, 20*time.Millisecond)
+	pause(ctx)
 	if err := c.Reclaim(ctx); err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func checkingExtendsNothing(ctx context.Context, tb testing.TB, h Harness) error
 		return err
 	}
 	before := c.TakenUntil()
-	pause(ctx, 20*time.Millisecond)
+	pause(ctx)
 	if err := c.Check(ctx); err != nil {
 		return fmt.Errorf("Check of a claim that is held: %w", err)
 	}

@@ -208,6 +208,15 @@ func (m *Memory) Claim(ctx context.Context, n int) ([]queue.Claim, error) {
 	return claims, nil
 }
 
+// Resume implements queue.Queue.
+func (m *Memory) Resume(s queue.Saved) (queue.Claim, error) {
+	d, err := task.Parse(s.Definition)
+	if err != nil {
+		return nil, err
+	}
+	return &memoryClaim{m: m, id: s.Run, task: d, takenUntil: s.TakenUntil, credentials: s.Credentials}, nil
+}
+
 func (m *Memory) poll(ctx context.Context, n int) ([]queue.Claim, error) {
 	poll := m.Poll
 	if poll == 0 {

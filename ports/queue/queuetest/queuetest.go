@@ -80,6 +80,12 @@ var checks = []struct {
 	{"an expired claim makes another run", expiryRetries},
 	{"claims are independent of each other", claimsAreIndependent},
 	{"may be used concurrently", mayBeUsedConcurrently},
+	{"resumes what was claimed", resumesWhatWasClaimed},
+	{"a resumed claim is held", resumedIsHeld},
+	{"reclaiming a resumed claim that expired loses it", losesResumed(Reclaim)},
+	{"checking a resumed claim that expired loses it", losesResumed(Check)},
+	{"resolving a resumed claim that expired loses it", losesResumed(Resolve)},
+	{"resumes no claim on what is no task", resumesNoTask},
 }
 
 // allResolutions are all that the queue accepts.
