@@ -133,6 +133,10 @@ func (b *builder) workDir() string {
 // executed in it.
 func (b *builder) rests() bool { return len(b.payload.Command) > 1 || len(b.proxies) > 0 }
 
+// ownNetwork reports whether the container cannot share the network namespace of
+// another one, or might leave it changed.
+func (b *builder) ownNetwork() bool { return len(b.proxies) > 0 || b.payload.Capabilities.Privileged }
+
 // Start implements engine.Builder.
 func (b *builder) Start(ctx context.Context) (engine.Sandbox, error) {
 	if b.closed {
@@ -158,10 +162,10 @@ func (b *builder) Close() error {
 }
 
 // containerOptions returns what the container is created from.
-func (b *builder) containerOptions(networkID string) (client.ContainerCreateOptions, error) {
+func (b *builder) containerOptions(mode container.NetworkMode) (client.ContainerCreateOptions, error) {
 	limits := b.e.config.Limits
 	host := &container.HostConfig{
-		NetworkMode: container.NetworkMode(networkID),
+		NetworkMode: mode,
 		LogConfig:   logConfig,
 		Runtime:     b.e.config.Runtime,
 		UsernsMode:  container.UsernsMode(b.e.config.UserNamespace),

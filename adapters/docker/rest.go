@@ -4,15 +4,20 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"runtime"
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
@@ -32,11 +37,11 @@ const (
 	restProgram = restDir + "rest"
 )
 
-// startResting starts a container that rests, and what its commands need.
-func (s *sandbox) startResting(ctx context.Context) error {
+// restArchive returns an archive that has the program in its place.
+func restArchive() ([]byte, error) {
 	program, err := embedded.ReadFile("embedded/rest_linux_" + runtime.GOARCH)
 	if err != nil {
-		return fault.Malformedf("several commands, or a proxy, are not available: this worker was built without: go generate ./adapters/docker")
+		return nil, err
 	}
 	var archive bytes.Buffer
 	t := tar.NewWriter(&archive)
@@ -49,9 +54,70 @@ func (s *sandbox) startResting(ctx context.Context) error {
 		_, err = t.Write(program)
 	}
 	if err := errors.Join(err, t.Close()); err != nil {
-		return fmt.Errorf("pack program: %w", err)
+		return nil, fmt.Errorf("pack program: %w", err)
 	}
-	if _, err := s.e.daemon.CopyToContainer(ctx, s.id, client.CopyToContainerOptions{DestinationPath: "/", Content: &archive}); err != nil {
+	return archive.Bytes(), nil
+}
+
+// restImage returns the name of an image with nothing but the program, or "" if
+// there is no program.
+func (e *Engine) restImage(ctx context.Context) (string, error) {
+	archive, err := restArchive()
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(archive)
+	name := "taskcluster-worker.invalid/rest:" + hex.EncodeToString(sum[:8])
+	if _, err := e.daemon.ImageInspect(ctx, name); err == nil {
+		return name, nil
+	} else if !errdefs.IsNotFound(err) {
+		return "", fmt.Errorf("look for image %s: %w", name, err)
+	}
+	source := client.ImageImportSource{Source: bytes.NewReader(archive), SourceName: "-"}
+	answer, err := e.daemon.ImageImport(ctx, source, name, client.ImageImportOptions{})
+	if err != nil {
+		return "", fmt.Errorf("import image %s: %w", name, err)
+	}
+	_, err = io.Copy(io.Discard, answer)
+	return name, errors.Join(err, answer.Close())
+}
+
+// startRest starts a container that rests in a network, with no rights at all.
+func (e *Engine) startRest(ctx context.Context, image, network string) (id string, err error) {
+	ctx, cancel := e.call(ctx)
+	defer cancel()
+	pids, memory := int64(16), int64(32<<20)
+	created, err := e.daemon.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Config: &container.Config{Image: image, Entrypoint: []string{restProgram}, User: "65534:65534", Labels: e.labels()},
+		HostConfig: &container.HostConfig{
+			NetworkMode: container.NetworkMode(network), LogConfig: container.LogConfig{Type: "none"},
+			CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"}, ReadonlyRootfs: true,
+			Resources: container.Resources{PidsLimit: &pids, Memory: memory, MemorySwap: memory},
+		},
+	})
+	if err != nil {
+		return "", fmt.Errorf("create container that rests: %w", err)
+	}
+	if _, err := e.daemon.ContainerStart(ctx, created.ID, client.ContainerStartOptions{}); err != nil {
+		e.trash.container(created.ID)
+		return "", fmt.Errorf("start container that rests: %w", err)
+	}
+	return created.ID, nil
+}
+
+// startResting starts a container that rests, and what its commands need.
+func (s *sandbox) startResting(ctx context.Context) error {
+	archive, err := restArchive()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.Malformedf("several commands, or a proxy, are not available: this worker was built without: go generate ./adapters/docker")
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := s.e.daemon.CopyToContainer(ctx, s.id, client.CopyToContainerOptions{DestinationPath: "/", Content: bytes.NewReader(archive)}); err != nil {
 		return fmt.Errorf("put program into container: %w", err)
 	}
 	s.began = time.Now()

@@ -24,7 +24,7 @@ type sandbox struct {
 	e       *Engine
 	b       *builder
 	log     *tasklog.Log
-	network string // ID
+	place   place
 	id      string // of the container; empty until it is created
 	proxies *proxies
 	began   time.Time     // of the command that is executed
@@ -61,10 +61,10 @@ func (s *sandbox) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	var err error
-	if s.network, err = s.e.networks.acquire(ctx, s.b.egress); err != nil {
+	if s.place, err = s.e.networks.acquire(ctx, s.b.egress, s.b.ownNetwork()); err != nil {
 		return err
 	}
-	options, err := s.b.containerOptions(s.network)
+	options, err := s.b.containerOptions(s.place.mode())
 	if err != nil {
 		return err
 	}
@@ -242,8 +242,8 @@ func (s *sandbox) outcomeOf(r engine.Result) tasklog.Outcome {
 // free from now on.
 func (s *sandbox) settle(r engine.Result) {
 	s.proxies.close()
-	s.e.networks.release(s.b.egress, s.network)
-	s.network = ""
+	s.e.networks.release(s.place, s.b.ownNetwork())
+	s.place = place{}
 	s.result = &resultSet{
 		result: r,
 		dir:    strings.TrimPrefix(s.b.workDir(), "/"),
@@ -284,7 +284,7 @@ func (s *sandbox) discard() <-chan struct{} {
 	s.e.trash.containers.Go(func() {
 		defer close(done)
 		<-gone
-		s.e.networks.release(s.b.egress, s.network)
+		s.e.networks.release(s.place, s.b.ownNetwork())
 		s.b.release()
 	})
 	return done

@@ -123,6 +123,9 @@ func (t *trash) settle(ctx context.Context) {
 }
 
 func (t *trash) network(id string) {
+	if id == "" {
+		return
+	}
 	t.others.Go(func() { t.remove("network", id, t.e.removeNetwork, t.last) })
 }
 
