@@ -161,6 +161,7 @@ func TestForbidden(t *testing.T) {
 		{"adapters/native/native.go", "go.opentelemetry.io/otel/trace", false},
 		{"adapters/native/native_test.go", "github.com/stretchr/testify/require", false},
 		{"adapters/native/native.go", "github.com/pkg/errors", false},
+		{"build/bench/docker.go", module + "adapters/docker/dockertest", true},
 	} {
 		why := forbidden(tt.file, tt.imp)
 		if (why == "") != tt.ok {
