@@ -128,6 +128,24 @@ type Begun struct{}
 
 func (e Begun) after(r Run) (Run, error) { return r.step(e, Claimed, Preparing) }
 
+// Resumed reports that an earlier process of the worker had taken the run into a
+// state: Running, where its sandbox goes on; or Reporting, with the resolution
+// that was to be reported.
+type Resumed struct {
+	State      State
+	Resolution Resolution
+}
+
+func (e Resumed) after(r Run) (Run, error) {
+	decided := e.Resolution.Outcome >= Completed && e.Resolution.Outcome <= Exception &&
+		(e.Resolution.Outcome == Exception) == (e.Resolution.Reason != "")
+	running := e.State == Running && e.Resolution == Resolution{}
+	if r.state != Claimed || !running && !(e.State == Reporting && decided) {
+		return r, &TransitionError{r.state, e}
+	}
+	return Run{e.State, e.Resolution}, nil
+}
+
 // Prepared reports that the sandbox builder and the task plugins exist.
 type Prepared struct{}
 

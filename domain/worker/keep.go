@@ -13,14 +13,16 @@ import (
 
 // keep reclaims c, each time at about two thirds of the lease it has, until ctx
 // is done or the claim is lost: because the queue says so, or because every
-// attempt failed until the lease was over. It returns nil or queue.ErrClaimLost.
-func keep(ctx context.Context, c queue.Claim, log *slog.Logger) error {
+// attempt failed until the lease was over. It calls kept after each success, and
+// returns nil or queue.ErrClaimLost.
+func keep(ctx context.Context, c queue.Claim, kept func(), log *slog.Logger) error {
 	for {
 		lease := time.Until(c.TakenUntil())
 		wait(ctx, jitter(lease*2/3))
 		if err := reclaim(ctx, c, log); err != nil || ctx.Err() != nil {
 			return err
 		}
+		kept()
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -33,6 +34,10 @@ type runner struct {
 	// work, its child, with whatever else stops the run.
 	held, work     context.Context
 	lose, stopWork context.CancelCauseFunc
+
+	entry  journal.Entry  // nil without a journal
+	saved  *journal.Saved // what an earlier process has left; nil for a new claim
+	orphan bool           // a sandbox of that process is there, and was not taken over
 
 	run       run.Run
 	started   time.Time
@@ -100,7 +105,8 @@ func (r *runner) guard(ctx context.Context) (stop func()) {
 	keeping, stopKeeping := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := keep(keeping, r.claim, r.log); err != nil {
+		kept := func() { r.note(journal.Leased{TakenUntil: r.claim.TakenUntil(), Credentials: r.claim.Credentials()}) }
+		if err := keep(keeping, r.claim, kept, r.log); err != nil {
 			r.lose(err)
 		}
 	})
@@ -134,7 +140,11 @@ func (r *runner) step(ctx context.Context) {
 	var out outcome
 	switch state {
 	case run.Claimed:
-		out = r.begin()
+		if r.saved != nil {
+			out = r.stage(ctx, r.takeOver)
+		} else {
+			out = r.begin()
+		}
 	case run.Preparing:
 		out = r.stage(ctx, r.prepare)
 	case run.Building:
@@ -177,6 +187,16 @@ func (r *runner) advance(ctx context.Context, e run.Event) {
 	r.spent[state] += now.Sub(r.entered)
 	r.w.deps.Telemetry.Measure(ctx, "stage.seconds", now.Sub(r.entered).Seconds(), slog.String("stage", state.String()))
 	r.run, r.entered = next, now
+	switch next.State() {
+	case run.Reporting:
+		r.note(journal.Resolving{Resolution: next.Resolution()})
+	case run.Done:
+		if r.entry != nil {
+			r.entry.Forget()
+		}
+	default:
+		r.note(journal.Reached{State: next.State()})
+	}
 }
 
 // stage runs one stage in a goroutine of its own and waits until it is over or

@@ -34,11 +34,17 @@ func (s *slots) waitFree(ctx context.Context) int {
 	}
 }
 
-// waitIdle waits until no slot is taken.
-func (s *slots) waitIdle() {
+// waitIdle waits until no slot is taken, and reports whether that was before ctx
+// was done.
+func (s *slots) waitIdle(ctx context.Context) bool {
 	for s.count() > 0 {
-		<-s.freed
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.freed:
+		}
 	}
+	return true
 }
 
 func (s *slots) count() int {

@@ -13,6 +13,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -85,15 +86,7 @@ func decisive(errs []error) error {
 
 func (r *runner) newBuilder(ctx context.Context, c contents, authorize auth.Authorize) error {
 	return contain(func() error {
-		b, err := r.w.deps.Engine.NewBuilder(ctx, engine.Options{
-			Run:        r.claim.Run(),
-			Definition: r.claim.Task(),
-			Payload:    c.parts[r.w.deps.Engine.Name()],
-			Dialect:    c.dialect,
-			Log:        r.taskLog,
-			Authorize:  authorize,
-			Fetch:      r.fetch,
-		})
+		b, err := r.w.deps.Engine.NewBuilder(ctx, r.options(c, authorize))
 		if err != nil {
 			return err
 		}
@@ -102,6 +95,19 @@ func (r *runner) newBuilder(ctx context.Context, c contents, authorize auth.Auth
 		r.builder = b
 		return nil
 	})
+}
+
+// options describes the run to the engine.
+func (r *runner) options(c contents, authorize auth.Authorize) engine.Options {
+	return engine.Options{
+		Run:        r.claim.Run(),
+		Definition: r.claim.Task(),
+		Payload:    c.parts[r.w.deps.Engine.Name()],
+		Dialect:    c.dialect,
+		Log:        r.taskLog,
+		Authorize:  authorize,
+		Fetch:      r.fetch,
+	}
 }
 
 // build lets the plugins configure the sandbox, and starts it.
@@ -118,6 +124,7 @@ func (r *runner) build(ctx context.Context) (run.Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.note(journal.Started{At: time.Now()})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sandbox = sandbox
@@ -127,7 +134,9 @@ func (r *runner) build(ctx context.Context) (run.Event, error) {
 // await waits for the end of the sandbox.
 func (r *runner) await(ctx context.Context) (run.Event, error) {
 	for _, p := range r.plugins {
-		if s, ok := p.part.(plugin.Starter); ok {
+		// Those of a sandbox that was taken over were called by the process
+		// that had started it.
+		if s, ok := p.part.(plugin.Starter); ok && r.saved == nil {
 			err := r.hook(ctx, p, "started", func(ctx context.Context) error { return s.Started(ctx, r.sandbox) })
 			if f := fault.Classify(err); f != nil && f.Kind == fault.Failure {
 				r.tell(f.Message)
@@ -259,6 +268,7 @@ func (r *runner) dispose(ctx context.Context) {
 		return
 	}
 	r.abortSandbox(ctx)
+	r.discardOrphan(ctx)
 	var closers []namedClose
 	if r.results != nil {
 		closers = append(closers, namedClose{"result set", r.results.Close})

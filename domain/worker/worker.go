@@ -24,6 +24,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/fetch"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
@@ -36,6 +37,9 @@ const MaxCapacity = 250
 // ErrUnhealthy is returned by [Worker.Run] after as many internal errors in a
 // row as the configuration allows.
 var ErrUnhealthy = errors.New("worker: too many internal errors in a row")
+
+// ErrLeft is returned by [Worker.Run] after [Worker.MakeWay].
+var ErrLeft = errors.New("worker: the next process goes on with the runs")
 
 // Config is what an operator may choose about a worker. The zero value of a
 // duration or count stands for its default.
@@ -54,7 +58,7 @@ type Config struct {
 }
 
 // Deps are the ports that a worker works through. All are required, but for
-// Interrupts, Disabled, Fetch, Translate and Observe.
+// Journal, Interrupts, Disabled, Fetch, Translate and Observe.
 type Deps struct {
 	Queue      queue.Queue
 	Engine     engine.Engine
@@ -62,6 +66,7 @@ type Deps struct {
 	Disabled   []plugin.Plugin // known, but refused to tasks that ask for them
 	Artifacts  artifact.Opener
 	Logs       tasklog.Recorder
+	Journal    journal.Journal // nil for none: then no run outlives the process
 	Auth       auth.Expander
 	Fetch      fetch.Source // nil for none
 	Translate  payload.Translator
@@ -90,6 +95,8 @@ type Worker struct {
 
 	drain  *drain
 	slots  *slots
+	stay   context.Context // ends when the next process is to take over
+	leave  context.CancelFunc
 	active sync.Map // *runner → nil
 	health health
 }
@@ -111,11 +118,14 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	stay, leave := context.WithCancel(context.Background())
 	return &Worker{
 		cfg:    cfg,
 		deps:   deps,
 		schema: schema,
 		slots:  newSlots(cfg.Capacity),
+		stay:   stay,
+		leave:  leave,
 		health: health{limit: cfg.Faults},
 	}, nil
 }
@@ -129,21 +139,31 @@ func setDefault[T int | time.Duration](field *T, value T) {
 // PayloadSchema returns the JSON schema of the payloads that the worker takes.
 func (w *Worker) PayloadSchema() []byte { return w.schema.Document() }
 
-// Run claims and executes tasks until an interruption, and returns once every
-// run is disposed of. Canceling ctx is an interruption that leaves no time. It
-// must be called once.
+// MakeWay has Run end without disposing of its runs, for the next process to go
+// on with. It may be called at any time, and again.
+func (w *Worker) MakeWay() { w.leave() }
+
+// Run goes on with the runs of an earlier process, claims and executes tasks
+// until an interruption, and returns once every run is disposed of. Canceling
+// ctx is an interruption that leaves no time. It must be called once.
 //
-// Errors: ErrUnhealthy.
+// Errors: ErrUnhealthy; ErrLeft, after MakeWay, with runs that the process must
+// end in the middle of.
 func (w *Worker) Run(ctx context.Context) error {
+	defer w.leave()
 	w.drain = newDrain(w.deps.Log)
-	defer w.drain.close()
 	stopListening := w.drain.listen(ctx, w.deps.Interrupts)
 	defer stopListening()
 	stopPolling := w.pollForCancellation()
 	defer stopPolling()
+	defer context.AfterFunc(w.stay, w.drain.stopClaiming)()
 
+	w.resumeAll(ctx)
 	w.claimWhileAllowed()
-	w.slots.waitIdle()
+	if !w.slots.waitIdle(w.stay) {
+		return ErrLeft
+	}
+	w.drain.close()
 	if w.health.sick() {
 		return ErrUnhealthy
 	}
@@ -167,7 +187,7 @@ func (w *Worker) claimWhileAllowed() {
 			w.slots.take()
 			go func() {
 				defer w.slots.release()
-				w.process(c)
+				w.process(w.begin(c))
 			}()
 		}
 		if err == nil {
@@ -184,9 +204,8 @@ func (w *Worker) claimWhileAllowed() {
 	}
 }
 
-// process sees one claim through and keeps count of internal errors.
-func (w *Worker) process(c queue.Claim) {
-	r := newRunner(w, c)
+// process sees one run through and keeps count of internal errors.
+func (w *Worker) process(r *runner) {
 	w.active.Store(r, nil)
 	defer w.active.Delete(r)
 	report := r.live()

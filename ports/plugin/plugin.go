@@ -16,6 +16,7 @@ package plugin
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
@@ -100,6 +101,15 @@ type SandboxBuilder interface {
 // Stopped or Close, whichever comes first.
 type Starter interface {
 	Started(ctx context.Context, s engine.Sandbox) error
+}
+
+// Resumer is called, in place of all hooks before Stopped, where the sandbox was
+// started by an earlier process of the worker. A plugin that has done more in
+// those hooks than its Stopper can do without implements it.
+type Resumer interface {
+	// Resumed is told when the sandbox was started. It may be kept as in
+	// Started.
+	Resumed(ctx context.Context, s engine.Sandbox, started time.Time) error
 }
 
 // Stopper is called with what the sandbox left behind, before the run is

@@ -68,6 +68,7 @@ type taskPlugin struct {
 	log   *slog.Logger
 	task  plugin.Task
 	limit time.Duration
+	spent time.Duration // of the limit, before the watch begins
 
 	stop context.CancelFunc // ends the watch; nil before it begins
 	done sync.WaitGroup
@@ -81,10 +82,16 @@ func (p *taskPlugin) Started(ctx context.Context, s engine.Sandbox) error {
 	return nil
 }
 
+// Resumed implements plugin.Resumer: what has passed of the time is gone.
+func (p *taskPlugin) Resumed(ctx context.Context, s engine.Sandbox, started time.Time) error {
+	p.spent = max(time.Since(started), 0)
+	return p.Started(ctx, s)
+}
+
 // watch kills the sandbox after the limit, unless ctx is done before.
 func (p *taskPlugin) watch(ctx context.Context, s engine.Sandbox) {
 	const pause = time.Second // before a kill that failed is tried again
-	timer := time.NewTimer(p.limit)
+	timer := time.NewTimer(max(p.limit-p.spent, 0))
 	defer timer.Stop()
 	for said := false; ; timer.Reset(pause) {
 		select {

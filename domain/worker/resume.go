@@ -1,0 +1,192 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/domain/run"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/auth"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
+	"github.com/taskcluster/taskcluster-worker/ports/plugin"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
+)
+
+// begin makes the runner of a run that was just claimed.
+func (w *Worker) begin(c queue.Claim) *runner {
+	r := newRunner(w, c)
+	if w.deps.Journal != nil {
+		r.entry = w.deps.Journal.Begin(journal.Saved{Saved: queue.Save(c)})
+	}
+	return r
+}
+
+// resumeAll goes on with every run that an earlier process has left, and removes
+// what is left of any other.
+func (w *Worker) resumeAll(ctx context.Context) {
+	if w.deps.Journal == nil {
+		return
+	}
+	saved, err := w.deps.Journal.Runs()
+	if err != nil {
+		w.deps.Log.ErrorContext(ctx, "what an earlier process has left is not known", slog.Any("error", err))
+	}
+	known := map[task.RunID]bool{}
+	ids := make([]task.RunID, 0, len(saved))
+	for _, s := range saved {
+		known[s.Run] = true
+		ids = append(ids, s.Run)
+	}
+	if err := w.deps.Logs.Keep(ids...); err != nil {
+		w.deps.Log.WarnContext(ctx, "remove logs that were left", slog.Any("error", err))
+	}
+	orphans := w.orphans(ctx, known)
+	for _, s := range saved {
+		r, err := w.resume(s, orphans[s.Run])
+		if err != nil {
+			w.deps.Log.ErrorContext(ctx, "a run of an earlier process is lost", slog.String("run", s.Run.String()), slog.Any("error", err))
+			continue
+		}
+		w.slots.take()
+		go func() {
+			defer w.slots.release()
+			w.process(r)
+		}()
+	}
+}
+
+// orphans returns the runs whose sandboxes are there, and discards those of runs
+// that nobody knows.
+func (w *Worker) orphans(ctx context.Context, known map[task.RunID]bool) map[task.RunID]bool {
+	found := map[task.RunID]bool{}
+	reattacher, ok := w.deps.Engine.(engine.Reattacher)
+	if !ok {
+		return found
+	}
+	ids, err := reattacher.Orphans(ctx)
+	if err != nil {
+		w.deps.Log.ErrorContext(ctx, "find sandboxes of an earlier process", slog.Any("error", err))
+	}
+	for _, id := range ids {
+		if known[id] {
+			found[id] = true
+		} else if err := reattacher.Discard(ctx, id); err != nil {
+			w.deps.Log.ErrorContext(ctx, "remove sandbox of an earlier process", slog.String("run", id.String()), slog.Any("error", err))
+		}
+	}
+	return found
+}
+
+// resume makes the runner of a run that an earlier process has left.
+func (w *Worker) resume(s journal.Saved, orphan bool) (*runner, error) {
+	entry, err := w.deps.Journal.Resume(s.Run)
+	if err != nil {
+		return nil, fmt.Errorf("resume journal: %w", err)
+	}
+	c, err := w.deps.Queue.Resume(s.Saved)
+	if err != nil {
+		entry.Forget()
+		return nil, fmt.Errorf("resume claim: %w", err)
+	}
+	r := newRunner(w, c)
+	r.entry, r.saved, r.orphan = entry, &s, orphan
+	return r, nil
+}
+
+// note adds a record to the journal.
+func (r *runner) note(record journal.Record) {
+	if r.entry != nil {
+		r.entry.Add(record)
+	}
+}
+
+// errNotResumed is what becomes of a run that an earlier process had claimed and
+// that cannot go on.
+var errNotResumed = fault.Shutdownf("the worker was started again before the task had ended, and cannot go on with it")
+
+// takeOver goes on where an earlier process was: with a report that was to be
+// made, or a sandbox that is still there. Anything else the queue gives another
+// run.
+func (r *runner) takeOver(ctx context.Context) (run.Event, error) {
+	r.log.InfoContext(ctx, "run of an earlier process", slog.String("state", r.saved.State.String()), slog.Bool("sandbox", r.orphan))
+	position, err := r.resumeLog()
+	if err != nil {
+		return nil, err
+	}
+	authorize := newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth)
+	if decided := r.saved.Resolution; decided != nil {
+		r.addFinishers(authorize)
+		return run.Resumed{State: run.Reporting, Resolution: *decided}, nil
+	}
+	if !r.orphan {
+		r.addFinishers(authorize)
+		return nil, errNotResumed
+	}
+	contents, err := r.w.readPayload(r.claim.Task(), r.taskLog)
+	if err == nil {
+		err = r.addPlugins(contents, authorize)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := r.reattach(ctx, contents, authorize, position); err != nil {
+		r.log.ErrorContext(ctx, "reattach sandbox", slog.Any("error", err))
+		return nil, errNotResumed
+	}
+	return run.Resumed{State: run.Running}, nil
+}
+
+// resumeLog goes on with the task log, or starts another one.
+func (r *runner) resumeLog() (tasklog.Position, error) {
+	recording, position, err := r.w.deps.Logs.Resume(r.claim.Run())
+	if errors.Is(err, fs.ErrNotExist) {
+		recording, err = r.w.deps.Logs.Record(r.claim.Run())
+	}
+	if err != nil {
+		return 0, fmt.Errorf("resume task log: %w", err)
+	}
+	r.recording, r.taskLog = recording, tasklog.New(recording)
+	return position, nil
+}
+
+// reattach takes over the sandbox, and tells the plugins that want to know.
+func (r *runner) reattach(ctx context.Context, c contents, authorize auth.Authorize, from tasklog.Position) error {
+	var s engine.Reattached
+	err := contain(func() (err error) {
+		s, err = r.w.deps.Engine.(engine.Reattacher).Reattach(ctx, r.options(c, authorize), from)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.sandbox = s
+	r.mu.Unlock()
+	r.orphan = false
+	for _, p := range r.plugins {
+		if resumer, ok := p.part.(plugin.Resumer); ok {
+			err := r.hook(ctx, p, "resumed", func(ctx context.Context) error { return resumer.Resumed(ctx, s, s.Started()) })
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// discardOrphan removes a sandbox of an earlier process that was not taken over.
+func (r *runner) discardOrphan(ctx context.Context) {
+	if !r.orphan {
+		return
+	}
+	err := contain(func() error { return r.w.deps.Engine.(engine.Reattacher).Discard(ctx, r.claim.Run()) })
+	if err != nil {
+		r.log.ErrorContext(ctx, "remove sandbox of an earlier process", slog.Any("error", err))
+	}
+}

@@ -1,0 +1,169 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/domain/run"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/domain/worker"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
+	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
+)
+
+// enduringEngine is a scriptedEngine whose sandboxes outlive the process. A
+// reattached one plays its script from the start.
+type enduringEngine struct {
+	*scriptedEngine
+	orphans   []task.RunID
+	discarded []task.RunID
+}
+
+func (e *enduringEngine) Orphans(context.Context) ([]task.RunID, error) { return e.orphans, nil }
+
+func (e *enduringEngine) Reattach(ctx context.Context, o engine.Options, _ tasklog.Position) (engine.Reattached, error) {
+	b, err := e.NewBuilder(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.Start(ctx)
+	return enduringSandbox{s}, err
+}
+
+func (e *enduringEngine) Discard(_ context.Context, id task.RunID) error {
+	e.discarded = append(e.discarded, id)
+	return nil
+}
+
+func (e *enduringEngine) Detach() error { return nil }
+
+type enduringSandbox struct{ engine.Sandbox }
+
+func (enduringSandbox) Started() time.Time { return time.Now().Add(-time.Minute) }
+
+// leave has an earlier process claim a task, and leave it with records.
+func (f *fixture) leave(j *journaltest.Memory, script string, records ...journal.Record) task.RunID {
+	f.Helper()
+	id := f.addTask(script)
+	claims, err := f.queue.Claim(f.Context(), 1)
+	if err != nil || len(claims) != 1 {
+		f.Fatal("claim:", err)
+	}
+	entry := j.Begin(journal.Saved{Saved: queue.Save(claims[0])})
+	for _, r := range records {
+		entry.Add(r)
+	}
+	recording, err := f.logs.Record(id)
+	if err != nil {
+		f.Fatal(err)
+	}
+	tasklog.New(recording).Infof("said before")
+	return id
+}
+
+// forgotten checks that the journal has nothing any more.
+func (f *fixture) forgotten(j *journaltest.Memory) {
+	f.Helper()
+	if left, err := j.Runs(); err != nil || len(left) > 0 {
+		f.Errorf("the journal still has %v, %v", left, err)
+	}
+}
+
+func TestRunsOfAnEarlierProcess(t *testing.T) {
+	running := []journal.Record{journal.Reached{State: run.Building}, journal.Started{At: time.Now()}, journal.Reached{State: run.Running}}
+	for _, tt := range []struct {
+		title   string
+		script  string
+		records []journal.Record
+		orphan  bool
+		want    run.Resolution
+		log     string
+	}{
+		{"whose sandbox is there, go on", "sleep 3m", running, true, completed, "said before"},
+		{"whose sandbox fails, fail", "fail", running, true, failed, "said before"},
+		{"whose sandbox is gone, are given another run", "sleep 3m", running, false, exception(run.WorkerShutdown), "cannot go on with it"},
+		{"that had not started, are given another run", "sleep 3m", nil, false, exception(run.WorkerShutdown), "cannot go on with it"},
+		{
+			"that were about to be reported, are", "fail",
+			append(slices.Clone(running), journal.Resolving{Resolution: completed}), true, completed, "said before",
+		},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				j, e := new(journaltest.Memory), &enduringEngine{scriptedEngine: f.engine}
+				f.deps.Journal, f.deps.Engine = j, e
+				id := f.leave(j, tt.script, tt.records...)
+				if tt.orphan {
+					e.orphans = []task.RunID{id}
+				}
+				stray := task.RunID{Task: "stray"}
+				e.orphans = append(e.orphans, stray)
+				f.cfg.Capacity = 1
+				start := time.Now()
+				f.start()
+				f.expect(id, tt.want, tt.log)
+				if took := time.Since(start); tt.want.Outcome == run.Exception && took > time.Second {
+					f.Errorf("it took %v", took)
+				}
+				f.shutDown()
+				f.forgotten(j)
+				if !slices.Contains(e.discarded, stray) {
+					f.Error("a sandbox of which nobody knows is left")
+				}
+			})
+		})
+	}
+}
+
+func TestWorkerMakesWayForTheNext(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j := new(journaltest.Memory)
+		f.deps.Journal = j
+		id := f.addTask("sleep 3m")
+		w, err := worker.New(f.cfg, f.deps)
+		if err != nil {
+			f.Fatal(err)
+		}
+		go func() { f.done <- w.Run(f.Context()) }()
+		f.sleep(time.Minute)
+		w.MakeWay()
+		if err := <-f.done; !errors.Is(err, worker.ErrLeft) {
+			f.Errorf("the worker ended with %v", err)
+		}
+		left, err := j.Runs()
+		if err != nil || len(left) != 1 || left[0].Run != id || left[0].State != run.Running || left[0].Started.IsZero() {
+			f.Errorf("the journal has %+v, %v", left, err)
+		}
+		if got := f.queue.Resolution(id); got != (run.Resolution{}) {
+			f.Errorf("the run was resolved as %v", got)
+		}
+		// This process goes on here, where a real one ends.
+		f.expect(id, completed)
+		synctest.Wait()
+	})
+}
+
+func TestJournalHasTheLeaseOfARun(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j := new(journaltest.Memory)
+		f.deps.Journal = j
+		id := f.addTask("sleep 1h")
+		f.start()
+		f.sleep(30 * time.Minute)
+		synctest.Wait()
+		left, err := j.Runs()
+		if err != nil || len(left) != 1 || !left[0].TakenUntil.After(time.Now()) {
+			f.Errorf("the journal has %+v, %v", left, err)
+		}
+		f.expect(id, completed)
+		f.shutDown()
+		f.forgotten(j)
+	})
+}
