@@ -139,8 +139,8 @@ type Resumed struct {
 func (e Resumed) after(r Run) (Run, error) {
 	decided := e.Resolution.Outcome >= Completed && e.Resolution.Outcome <= Exception &&
 		(e.Resolution.Outcome == Exception) == (e.Resolution.Reason != "")
-	running := e.State == Running && e.Resolution == Resolution{}
-	if r.state != Claimed || !running && !(e.State == Reporting && decided) {
+	legal := e.State == Running && e.Resolution == Resolution{} || e.State == Reporting && decided
+	if r.state != Claimed || !legal {
 		return r, &TransitionError{r.state, e}
 	}
 	return Run{e.State, e.Resolution}, nil
