@@ -118,7 +118,7 @@ func TestTaskEndsWhereNoWorkerComes(t *testing.T) {
 func TestUserStaysTheTasks(t *testing.T) {
 	e := open(t, Config{Warm: 1})
 	log := &safeBuffer{}
-	start(t, e, log, []string{"sh", "-c", "id -un; echo ready; read x < /proc/self/fd/2"})
+	start(t, e, log, []string{"sh", "-c", "echo $USER; echo ready; read x < /proc/self/fd/2"})
 	log.await(t, "ready\n")
 	lines := strings.Split(log.String(), "\n")
 	user := lines[slices.Index(lines, "ready")-1]

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -189,5 +190,46 @@ func TestTerminate(t *testing.T) {
 				t.Errorf("log lacks %q:\n%s", want, log.content)
 			}
 		})
+	}
+}
+
+// A worker that is killed in the middle of a task: the next process goes on with
+// it, and its log lacks and repeats nothing.
+func TestKilledWorkerIsSucceeded(t *testing.T) {
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	l, dir := testConfig(t, "worker: {pool: proj-test/killed, group: g, id: w}\nnative: {dir: "+filepath.Join(b.dir, "..", "killed")+"}")
+	args := []string{"start", "--config", filepath.Join(dir, "worker.yml")}
+	first := startProgram(t, b, args...)
+	id := b.create(t, "taskQueueId: "+l.Worker.Pool+"\nretries: 0\npayload: {maxRunTime: 60, command: [[/bin/sh, -c, "+
+		"'i=0; while [ $i -lt 40 ]; do echo line$i; i=$((i+1)); sleep 0.1; done; sleep 0.0625']]}")
+	eventually(t, "the task's process", func() bool {
+		status, err := b.queue.Status(t.Context(), id)
+		return err == nil && status.State == "running" && len(processes(t, "0.1")) == 1
+	})
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.cmd.Wait() // it was killed
+	second := startProgram(t, b, args...)
+	var status client.Status
+	eventually(t, "a resolution", func() bool {
+		var err error
+		status, err = b.queue.Status(t.Context(), id)
+		return err == nil && resolved(status.State)
+	})
+	if status.State != "completed" || len(status.Runs) != 1 {
+		t.Errorf("task is %s (%s) after %d runs; the worker says:\n%s", status.State, status.Runs[0].ReasonResolved, len(status.Runs), second.stderr)
+	}
+	if err := second.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.cmd.Wait(); err != nil {
+		t.Errorf("the worker exits with %v:\n%s", err, second.stderr)
+	}
+	log, _ := b.artifact(t, task.RunID{Task: id}, "public/logs/live_backing.log")
+	for i := range 40 {
+		if n := strings.Count(log.content, "\nline"+strconv.Itoa(i)+"\n"); n != 1 {
+			t.Errorf("line%d is in the log %d times", i, n)
+		}
 	}
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/adapters/docker"
+	"github.com/taskcluster/taskcluster-worker/adapters/journalfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/jsonschema"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/native"
@@ -24,6 +27,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/fetch"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
@@ -32,7 +36,8 @@ import (
 // hooks are what a command wants of the worker that it runs. The zero hooks want
 // nothing.
 type hooks struct {
-	Temporary bool // caches go with the worker
+	Temporary bool   // caches go with the worker
+	State     string // directory for what the next process has to know; empty if there is none
 	Decorate  func(tasklog.Recorder) tasklog.Recorder
 	Observe   func(worker.Report)
 }
@@ -48,6 +53,7 @@ type parts struct {
 	Translate  payload.Translator
 	Artifacts  artifact.Opener
 	Logs       tasklog.Recorder
+	Journal    journal.Journal
 	Auth       auth.Expander
 	Telemetry  telemetry.Telemetry
 	Log        *slog.Logger
@@ -62,6 +68,7 @@ func newDeps(p parts) worker.Deps {
 		Disabled:   p.Plugins.disabled,
 		Artifacts:  p.Artifacts,
 		Logs:       p.Logs,
+		Journal:    p.Journal,
 		Auth:       p.Auth,
 		Fetch:      p.Fetch,
 		Translate:  p.Translate,
@@ -78,6 +85,21 @@ func recorder(r *logfile.Recorder, h hooks) tasklog.Recorder {
 		return r
 	}
 	return h.Decorate(r)
+}
+
+func logConfigOf(h hooks) logfile.Config {
+	if h.State == "" {
+		return logfile.Config{}
+	}
+	return logfile.Config{Dir: filepath.Join(h.State, "logs")}
+}
+
+// newJournal opens the journal of a worker whose runs outlive it.
+func newJournal(ctx context.Context, h hooks, tel telemetry.Telemetry, log *slog.Logger) (journal.Journal, func(), error) {
+	if h.State == "" {
+		return nil, func() {}, nil
+	}
+	return journalfile.Open(ctx, journalfile.Config{Dir: filepath.Join(h.State, "journal"), Wait: time.Minute}, tel, log)
 }
 
 func noTelemetry() telemetry.Telemetry { return telemetry.Off{} }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -52,7 +53,7 @@ if the deployment refuses the worker or the worker does not work.`,
 }
 
 func start(ctx context.Context, cfg config, log *slog.Logger) error {
-	a, shut, err := composeWorker(ctx, cfg, configuredDeployment(cfg), hooks{}, log)
+	a, shut, err := composeWorker(ctx, cfg, configuredDeployment(cfg), hooks{State: filepath.Join(cfg.Native.Dir, "state")}, log)
 	if err != nil {
 		return err
 	}

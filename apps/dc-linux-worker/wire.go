@@ -47,7 +47,8 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		taskcluster.NewPurgeCache, wire.Bind(new(cache.Purges), new(*taskcluster.PurgeCache)),
 		newFetch, taskcluster.NewFetch, urlfetch.New, urlFetchConfig,
 		newTranslator,
-		logfile.New, wire.Value(logfile.Config{}), recorder,
+		logfile.New, logConfigOf, recorder,
+		newJournal,
 		otel.New, otelConfig,
 		signals.New, wire.Value(signals.Config{}), wire.Bind(new(interrupt.Source), new(*signals.Source)),
 

@@ -91,7 +91,7 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		return nil, nil, err
 	}
 	taskclusterArtifacts := taskcluster.NewArtifacts(client)
-	logfileConfig := _wireLogfileConfigValue
+	logfileConfig := logConfigOf(h)
 	logfileRecorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
 		cleanup6()
@@ -103,6 +103,16 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		return nil, nil, err
 	}
 	tasklogRecorder := recorder(logfileRecorder, h)
+	journal, cleanup7, err := newJournal(ctx, h, telemetry, log)
+	if err != nil {
+		cleanup6()
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
 	auth := taskcluster.NewAuth(client)
 	mainParts := parts{
 		Interrupts: source,
@@ -113,6 +123,7 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		Translate:  translator,
 		Artifacts:  taskclusterArtifacts,
 		Logs:       tasklogRecorder,
+		Journal:    journal,
 		Auth:       auth,
 		Telemetry:  telemetry,
 		Log:        log,
@@ -121,6 +132,7 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 	deps := newDeps(mainParts)
 	workerWorker, err := worker.New(config2, deps)
 	if err != nil {
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -134,6 +146,7 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		Client: client,
 	}
 	return mainAssembly, func() {
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -149,7 +162,6 @@ var (
 	_wireArtifactsConfigValue  = artifacts.Config{}
 	_wireCachesConfigValue     = caches.Config{}
 	_wireTasklogConfigValue    = tasklog.Config{}
-	_wireLogfileConfigValue    = logfile.Config{}
 )
 
 // composeEmbedded makes a worker with a queue of its own, which is closed after
