@@ -118,10 +118,10 @@ func TestTaskEndsWhereNoWorkerComes(t *testing.T) {
 func TestUserStaysTheTasks(t *testing.T) {
 	e := open(t, Config{Warm: 1})
 	log := &safeBuffer{}
-	start(t, e, log, []string{"sh", "-c", "echo $USER; echo ready; read x < /proc/self/fd/2"})
+	start(t, e, log, []string{"sh", "-c", "echo user $(id -un); echo ready; exec sleep 1000000"})
 	log.await(t, "ready\n")
 	lines := strings.Split(log.String(), "\n")
-	user := lines[slices.Index(lines, "ready")-1]
+	user := strings.TrimPrefix(lines[slices.Index(lines, "ready")-1], "user ")
 	next := detach(t, e)
 	if a, err := next.users.claim(t.Context(), user); a != nil || err != nil {
 		t.Errorf("the user %s of a running task can be taken: %v", user, err)
