@@ -29,7 +29,7 @@ func (a *Auth) Expand(ctx context.Context, s task.Scopes) (task.Scopes, error) {
 	var answer scopeset
 	err := a.c.repeat(ctx, call{
 		service: "auth", name: "expandScopes", method: http.MethodPost,
-		path: "/scopes/expand", creds: a.c.cfg.Credentials, in: scopeset{s}, out: &answer,
+		path: "/scopes/expand", creds: a.c.credentials(), in: scopeset{s}, out: &answer,
 	})
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (c *Client) Verify(ctx context.Context) error {
 	var answer scopeset
 	current := call{
 		service: "auth", name: "currentScopes", method: http.MethodGet,
-		path: "/scopes/current", creds: c.cfg.Credentials, out: &answer,
+		path: "/scopes/current", creds: c.credentials(), out: &answer,
 	}
 	if err := c.do(ctx, current); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (c *Client) Verify(ctx context.Context) error {
 		"queue:worker-id:" + c.cfg.WorkerGroup + "/" + c.cfg.WorkerID,
 	} {
 		if !answer.Scopes.Satisfy(scope) {
-			return &CredentialsError{RootURL: c.cfg.RootURL, ClientID: c.cfg.Credentials.ClientID, Err: &Error{
+			return &CredentialsError{RootURL: c.cfg.RootURL, ClientID: current.creds.ClientID, Err: &Error{
 				Op: current.op(), Status: http.StatusForbidden, Code: "InsufficientScopes",
 				Message: "claiming work needs the scope " + scope,
 			}}

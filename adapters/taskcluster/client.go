@@ -38,6 +38,8 @@ type Client struct {
 	tel  telemetry.Telemetry
 	log  *slog.Logger
 
+	creds atomic.Pointer[task.Credentials] // the worker's own
+
 	// What the deployment turned out to be too old for.
 	noContentLength, noBootTime atomic.Bool
 }
@@ -70,8 +72,16 @@ func NewClient(cfg Config, tel telemetry.Telemetry, log *slog.Logger) (*Client, 
 		tel: tel,
 		log: log,
 	}
+	c.SetCredentials(cfg.Credentials)
 	return c, transport.CloseIdleConnections, nil
 }
+
+// SetCredentials replaces the worker's own credentials, for all calls that
+// begin afterwards. Calls about a run use those of its claim, and go on.
+func (c *Client) SetCredentials(creds task.Credentials) { c.creds.Store(&creds) }
+
+// credentials returns the worker's own credentials.
+func (c *Client) credentials() task.Credentials { return *c.creds.Load() }
 
 // call is a call of an API.
 type call struct {

@@ -224,6 +224,7 @@ func FuzzAnswers(f *testing.F) {
 		own := &Client{cfg: c.cfg, tel: c.tel, log: c.log, http: &http.Client{
 			Transport: transport, CheckRedirect: c.http.CheckRedirect,
 		}}
+		own.SetCredentials(worker.Credentials)
 		own.cfg.CancelGrace = time.Millisecond // bounds the report of what is not understood
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()

@@ -23,7 +23,7 @@ const (
 // zero get the default that is given with them.
 type Config struct {
 	RootURL     string           // of the deployment, such as https://tc.example.com
-	Credentials task.Credentials // the worker's own
+	Credentials task.Credentials // the worker's own, until others are set
 	TaskQueueID string           // "<provisioner>/<worker type>", the worker's pool
 	WorkerGroup string
 	WorkerID    string

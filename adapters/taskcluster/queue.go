@@ -60,7 +60,7 @@ func (q *Queue) Claim(ctx context.Context, n int) ([]queue.Claim, error) {
 	err := q.c.do(held, call{
 		service: "queue", name: "claimWork", method: http.MethodPost,
 		path:  segments("/claim-work/", q.c.cfg.TaskQueueID),
-		creds: q.c.cfg.Credentials,
+		creds: q.c.credentials(),
 		in: struct {
 			WorkerGroup string `json:"workerGroup"`
 			WorkerID    string `json:"workerId"`

@@ -51,7 +51,7 @@ func (p *PurgeCache) PurgeRequests(ctx context.Context, since time.Time) ([]cach
 	}
 	r := call{
 		service: "purge-cache", name: "purgeRequests", method: http.MethodGet,
-		path: segments("/purge-cache/", p.c.cfg.TaskQueueID), creds: p.c.cfg.Credentials, out: &answer,
+		path: segments("/purge-cache/", p.c.cfg.TaskQueueID), creds: p.c.credentials(), out: &answer,
 	}
 	if !since.IsZero() {
 		r.query = url.Values{"since": {since.UTC().Format(time.RFC3339Nano)}}
@@ -80,7 +80,7 @@ func (s *Secrets) Get(ctx context.Context, name string) (json.RawMessage, error)
 	}
 	err := s.c.repeat(ctx, call{
 		service: "secrets", name: "get", method: http.MethodGet,
-		path: segments("/secret/", name), creds: s.c.cfg.Credentials, out: &answer,
+		path: segments("/secret/", name), creds: s.c.credentials(), out: &answer,
 	})
 	return answer.Secret, missing(err)
 }

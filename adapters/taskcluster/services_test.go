@@ -17,6 +17,7 @@ import (
 	"github.com/taskcluster/taskcluster/v44/clients/client-go/tcsecrets"
 
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
 )
 
 func TestServicesOfADeployment(t *testing.T) {
@@ -159,7 +160,7 @@ func TestWorkerManager(t *testing.T) {
 	})
 	t.Run("report an error", func(t *testing.T) {
 		c, m := serve(t, worker, map[string]http.HandlerFunc{report: answer(200, nil)})
-		if err := NewWorkerManager(c).ReportError(t.Context(), Report{Kind: "k", Title: "t", Description: "d"}); err != nil {
+		if err := NewWorkerManager(c).ReportError(t.Context(), identity.Report{Kind: "k", Title: "t", Description: "d"}); err != nil {
 			t.Fatal(err)
 		}
 		want := `{"workerGroup":"group","workerId":"id","kind":"k","title":"t","description":"d","extra":{}}`

@@ -11,6 +11,7 @@ import (
 	tcclient "github.com/taskcluster/taskcluster/v44/clients/client-go"
 
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
 )
 
 // WorkerManager is the service that starts, counts and retires workers. Its
@@ -85,7 +86,7 @@ func (w *WorkerManager) Reregister(ctx context.Context, secret string) (Registra
 	var answer registration
 	err := w.c.do(ctx, call{
 		service: "worker-manager", name: "reregisterWorker", method: http.MethodPost,
-		path: "/worker/reregister", creds: w.c.cfg.Credentials, out: &answer,
+		path: "/worker/reregister", creds: w.c.credentials(), out: &answer,
 		in: struct {
 			WorkerPoolID string `json:"workerPoolId"`
 			WorkerGroup  string `json:"workerGroup"`
@@ -100,31 +101,26 @@ func (w *WorkerManager) Reregister(ctx context.Context, secret string) (Registra
 func (w *WorkerManager) Remove(ctx context.Context) error {
 	return w.c.repeat(ctx, call{
 		service: "worker-manager", name: "removeWorker", method: http.MethodDelete,
-		path: w.path(""), creds: w.c.cfg.Credentials,
+		path: w.path(""), creds: w.c.credentials(),
 	})
 }
 
-// Report is an error that the operators of a pool should see.
-type Report struct {
-	Kind        string         `json:"kind"` // [-a-z0-9]+, up to 128 characters
-	Title       string         `json:"title"`
-	Description string         `json:"description"`
-	Extra       map[string]any `json:"extra"`
-}
-
 // ReportError reports an error of the worker.
-func (w *WorkerManager) ReportError(ctx context.Context, r Report) error {
+func (w *WorkerManager) ReportError(ctx context.Context, r identity.Report) error {
 	if r.Extra == nil {
 		r.Extra = map[string]any{}
 	}
 	return w.c.do(ctx, call{
 		service: "worker-manager", name: "reportWorkerError", method: http.MethodPost,
-		path: segments("/worker-pool-errors/", w.c.cfg.TaskQueueID), creds: w.c.cfg.Credentials,
+		path: segments("/worker-pool-errors/", w.c.cfg.TaskQueueID), creds: w.c.credentials(),
 		in: struct {
-			WorkerGroup string `json:"workerGroup"`
-			WorkerID    string `json:"workerId"`
-			Report
-		}{w.c.cfg.WorkerGroup, w.c.cfg.WorkerID, r},
+			WorkerGroup string         `json:"workerGroup"`
+			WorkerID    string         `json:"workerId"`
+			Kind        string         `json:"kind"`
+			Title       string         `json:"title"`
+			Description string         `json:"description"`
+			Extra       map[string]any `json:"extra"`
+		}{w.c.cfg.WorkerGroup, w.c.cfg.WorkerID, r.Kind, r.Title, r.Description, r.Extra},
 	})
 }
 
@@ -140,7 +136,7 @@ func (w *WorkerManager) ShouldTerminate(ctx context.Context) (terminate bool, re
 	}
 	err = w.c.repeat(ctx, call{
 		service: "worker-manager", name: "shouldWorkerTerminate", method: http.MethodGet,
-		path: w.path("/should-terminate"), creds: w.c.cfg.Credentials, out: &answer,
+		path: w.path("/should-terminate"), creds: w.c.credentials(), out: &answer,
 	})
 	if status(err) == http.StatusNotFound {
 		return false, "", fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
