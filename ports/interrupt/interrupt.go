@@ -1,4 +1,5 @@
-// Package interrupt is the port through which a worker learns that it must stop.
+// Package interrupt is the port through which a worker learns that it must stop,
+// and by which it ends the use of its host.
 package interrupt
 
 import (
