@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
@@ -257,6 +259,27 @@ func TestRefusesNonsense(t *testing.T) {
 			if _, err := worker.New(cfg, deps); err == nil || !strings.Contains(err.Error(), tt.want) {
 				f.Errorf("got error %v, want %q", err, tt.want)
 			}
+		}
+	})
+}
+
+func TestTellsOfRunsThatBeginBeforeTheyEnd(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.cfg.Capacity = 1
+		var told []string
+		f.deps.Began = func(id task.RunID) { told = append(told, "began "+string(id.Task)) }
+		f.deps.Observe = func(r worker.Report) { told = append(told, "ended "+string(r.Run.Task)) }
+		first, second := f.addTask("sleep 1m"), f.addTask("sleep 1m")
+		f.start()
+		f.resolution(first)
+		f.resolution(second)
+		f.shutDown()
+		want := []string{
+			"began " + string(first.Task), "ended " + string(first.Task),
+			"began " + string(second.Task), "ended " + string(second.Task),
+		}
+		if diff := cmp.Diff(want, told); diff != "" {
+			f.Errorf("told (-want +got):\n%s", diff)
 		}
 	})
 }

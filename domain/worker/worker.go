@@ -58,7 +58,7 @@ type Config struct {
 }
 
 // Deps are the ports that a worker works through. All are required, but for
-// Journal, Interrupts, Disabled, Fetch, Translate and Observe.
+// Journal, Interrupts, Disabled, Fetch, Translate, Began and Observe.
 type Deps struct {
 	Queue      queue.Queue
 	Engine     engine.Engine
@@ -74,6 +74,10 @@ type Deps struct {
 	Telemetry  telemetry.Telemetry
 	Compile    payload.Compiler
 	Log        *slog.Logger
+
+	// Began is called once for each run that begins, or that an earlier process
+	// began, from the run's own goroutine, while it has its slot.
+	Began func(task.RunID)
 
 	// Observe is called once for each run that is over, from the run's own
 	// goroutine, before its slot is free.
@@ -208,6 +212,9 @@ func (w *Worker) claimWhileAllowed() {
 func (w *Worker) process(r *runner) {
 	w.active.Store(r, nil)
 	defer w.active.Delete(r)
+	if w.deps.Began != nil {
+		w.deps.Began(r.claim.Run())
+	}
 	report := r.live()
 	if w.health.record(report.Resolution.Reason == run.InternalError) {
 		w.drain.notice(interrupt.Notice{Cause: ErrUnhealthy.Error()})

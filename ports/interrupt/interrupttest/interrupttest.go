@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,14 +20,27 @@ type Harness interface {
 
 	// Announce has the outside world announce an interruption, and returns
 	// the cause of the notice that is due. It is called at most twice in a
-	// test, the second one being more urgent and of another cause.
+	// test, the second one being more urgent and of another cause; by
+	// TestOnce, it is called once.
 	Announce(t testing.TB) (cause string)
 }
 
 // Test runs the conformance tests, each against a fresh harness.
 func Test(t *testing.T, newHarness func(testing.TB) Harness) {
 	t.Helper()
-	for _, c := range checks() {
+	run(t, newHarness, checks())
+}
+
+// TestOnce runs those that are about one notice, for sources that have no
+// second one to give.
+func TestOnce(t *testing.T, newHarness func(testing.TB) Harness) {
+	t.Helper()
+	run(t, newHarness, slices.DeleteFunc(checks(), func(c check) bool { return c.twice }))
+}
+
+func run(t *testing.T, newHarness func(testing.TB) Harness, checks []check) {
+	t.Helper()
+	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
@@ -42,17 +56,18 @@ func Test(t *testing.T, newHarness func(testing.TB) Harness) {
 type check struct {
 	name  string
 	check func(context.Context, testing.TB, Harness) error
+	twice bool // whether it has two notices announced
 }
 
 func checks() []check {
 	return []check{
-		{"WakesWhoWaits", wakesWhoWaits},
-		{"KeepsNoticeUntilWaited", keepsNoticeUntilWaited},
-		{"DeliversSecondNotice", deliversSecondNotice},
-		{"KeepsMostUrgentNotice", keepsMostUrgentNotice},
-		{"DeliversOnce", deliversOnce},
-		{"EndsWithContext", endsWithContext},
-		{"LosesNothingToCanceledWait", losesNothingToCanceledWait},
+		{"WakesWhoWaits", wakesWhoWaits, false},
+		{"KeepsNoticeUntilWaited", keepsNoticeUntilWaited, false},
+		{"DeliversSecondNotice", deliversSecondNotice, true},
+		{"KeepsMostUrgentNotice", keepsMostUrgentNotice, true},
+		{"DeliversOnce", deliversOnce, false},
+		{"EndsWithContext", endsWithContext, false},
+		{"LosesNothingToCanceledWait", losesNothingToCanceledWait, false},
 	}
 }
 

@@ -40,6 +40,14 @@ func TestMemoryConforms(t *testing.T) {
 	Test(t, func(testing.TB) Harness { return newHarness(&Memory{}) })
 }
 
+func TestMemoryConformsWithOneNotice(t *testing.T) {
+	TestOnce(t, func(testing.TB) Harness {
+		h := newHarness(&Memory{})
+		h.causes = h.causes[:1]
+		return h
+	})
+}
+
 // broken is a source whose Wait is any function.
 type broken func(context.Context) (interrupt.Notice, error)
 
