@@ -131,6 +131,10 @@ type Result struct {
 	OOM      bool   // the task ran out of the memory it may use
 	Killed   bool   // Sandbox.Kill ended the task
 
+	// Interrupted says that the task was told to stop before it ended, by an
+	// Interrupter. Where it was not Killed, it ended in its own way.
+	Interrupted bool
+
 	User, Kernel, Wall time.Duration // of all commands
 	PeakMemory         int64         // bytes; 0 if it is not known
 }

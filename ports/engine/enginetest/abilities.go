@@ -31,6 +31,7 @@ func hasDeclaredAbilities(ctx context.Context, tb testing.TB, h Harness) error {
 		return fmt.Errorf("Start: %w", err)
 	}
 	_, got.Shells = s.(engine.Shells)
+	_, got.Interrupts = s.(engine.Interrupter)
 	if err := errors.Join(log.hanging(ctx), s.Abort(context.WithoutCancel(ctx))); err != nil {
 		return err
 	}

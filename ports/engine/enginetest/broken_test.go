@@ -55,6 +55,8 @@ type broken struct {
 	noShells      bool
 	shellCode     int
 	shellLives    bool
+	interrupt     func(context.Context, *brokenSandbox, engine.Interrupter, engine.Interruption) error
+	early         bool // tasks are told before there is anything to tell
 
 	reattach func(*Memory, engine.Options, tasklog.Position) (engine.Reattached, error)
 	orphans  func([]task.RunID) []task.RunID
@@ -150,6 +152,9 @@ func (b *brokenBuilder) Start(ctx context.Context) (engine.Sandbox, error) {
 		return nil, err
 	}
 	b.sandbox = s
+	if b.b.early {
+		_ = s.(engine.Interrupter).Interrupt(ctx, engine.Interruption{Cause: "early"})
+	}
 	wrapped := &brokenSandbox{Sandbox: s, b: b.b}
 	if b.b.noShells {
 		return wrapped, nil

@@ -44,7 +44,7 @@ type Reopener interface {
 }
 
 // Abilities tells which of the optional interfaces an engine implements.
-type Abilities struct{ Proxies, Volumes, Shells, Reattach bool }
+type Abilities struct{ Proxies, Volumes, Shells, Reattach, Interrupts bool }
 
 // Verb is what a task does in a step.
 type Verb string
@@ -70,6 +70,14 @@ const (
 	// Linger starts a process with the mark Text that sleeps in a session of
 	// its own and holds on to the output, and goes on without it.
 	Linger Verb = "linger"
+
+	// Heed prints "heeding", or "heeding again" where the interruption file is
+	// there already, and a line break, waits for SIGTERM, and prints that file.
+	Heed Verb = "heed"
+
+	// Await prints "awaiting" and a line break, waits for the interruption file
+	// to contain Text, and prints it.
+	Await Verb = "await"
 )
 
 // Step is something that a task does. Paths are relative to its working
@@ -137,6 +145,12 @@ func checks() []namedCheck {
 		{"TellsWhenItStarted", tellsWhenItStarted},
 		{"DetachesFromAll", detachesFromAll},
 		{"DiscardsOrphans", discardsOrphans},
+		{"TellsTaskToStop", tellsTaskToStop},
+		{"AnnouncesInterruption", announcesInterruption},
+		{"KillsWhatHeedsNoInterruption", killsHeedless},
+		{"ExecutesNothingAfterInterruption", executesNothingMore},
+		{"InterruptionAfterEndDoesNothing", interruptAfterEnd},
+		{"InterruptsWhatItReattached", interruptsReattached},
 	}
 }
 
@@ -229,8 +243,10 @@ func (o *output) String() string {
 }
 
 // hanging waits until a Hang step has said that it hangs.
-func (o *output) hanging(ctx context.Context) error {
-	const text = "hanging"
+func (o *output) hanging(ctx context.Context) error { return o.await(ctx, "hanging") }
+
+// await waits until the log contains a text.
+func (o *output) await(ctx context.Context, text string) error {
 	for {
 		o.mu.Lock()
 		written, changed := o.buf.String(), o.changed

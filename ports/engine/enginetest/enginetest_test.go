@@ -54,6 +54,7 @@ func TestChecks(t *testing.T) {
 			func(b *broken) { b.declared.Shells = false },
 			func(b *broken) { b.declared.Proxies = false },
 			func(b *broken) { b.declared.Volumes = false },
+			func(b *broken) { b.declared.Interrupts = false },
 			func(b *broken) { b.noShells = true },
 		},
 		"SetsEnvironment": {
@@ -159,6 +160,7 @@ func TestChecks(t *testing.T) {
 		},
 	}
 	maps.Copy(defects, reattachDefects())
+	maps.Copy(defects, interruptDefects())
 	for _, c := range checks() {
 		if len(defects[c.name]) == 0 {
 			t.Errorf("%s: no defect that this check should catch", c.name)

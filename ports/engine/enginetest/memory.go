@@ -39,6 +39,7 @@ var (
 	_ engine.Shells         = (*memorySandbox)(nil)
 	_ engine.Reattacher     = (*Memory)(nil)
 	_ engine.Reattached     = (*memoryAttached)(nil)
+	_ engine.Interrupter    = (*memoryAttached)(nil)
 	_ Harness               = (*Memory)(nil)
 	_ Reopener              = (*Memory)(nil)
 )
@@ -51,7 +52,7 @@ func (m *Memory) Reopen(testing.TB) engine.Engine { return m }
 
 // Abilities implements Harness.
 func (m *Memory) Abilities() Abilities {
-	return Abilities{Proxies: true, Volumes: true, Shells: true, Reattach: true}
+	return Abilities{Proxies: true, Volumes: true, Shells: true, Reattach: true, Interrupts: true}
 }
 
 // memoryPayload is the payload of a Memory.
@@ -232,12 +233,14 @@ func (b *memoryBuilder) Start(ctx context.Context) (engine.Sandbox, error) {
 	}
 	b.closed = true
 	b.m.ran(1)
+	b.env[engine.InterruptionVariable] = "/interruption"
 	s := &memorySandbox{
 		m: b.m, o: b.o, steps: b.steps, env: maps.Clone(b.env), proxies: b.proxies, mounts: b.mounts,
 		files:   fstest.MapFS{memoryDir: {Mode: memoryDirMode}},
 		started: time.Now(),
 		ended:   make(chan struct{}),
 	}
+	s.told.changed = make(chan struct{})
 	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	b.m.mu.Lock()
 	a := b.m.attach(s, b.o.Log, 0)

@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type memorySandbox struct {
 	ctx     context.Context // done when the sandbox is killed, aborted or has ended
 	end     context.CancelCauseFunc
 	ended   chan struct{} // closed when result and files are final
+	told    memoryTold
 	files   fstest.MapFS
 	result  engine.Result
 }
@@ -47,7 +49,12 @@ func (s *memorySandbox) run() {
 	begin := time.Now()
 	s.out.reach(func(l *tasklog.Log) { l.Executing(0, []string{"steps"}) })
 	code, lingering := 0, []string(nil)
+	stopped := false
 	for _, step := range s.steps {
+		// A program that does not exist is a command of its own.
+		if stopped = step.Do == Missing && s.told.stopping(); stopped {
+			break
+		}
 		var marks []string
 		var done bool
 		code, done, marks = s.take(step)
@@ -60,10 +67,11 @@ func (s *memorySandbox) run() {
 		s.m.count(mark, -1)
 	}
 	s.end(nil) // a later Kill is not the cause any more
-	r := engine.Result{ExitCode: code, Success: code == 0, Wall: max(time.Since(begin), 1)}
+	r := engine.Result{ExitCode: code, Success: code == 0 && !stopped, Wall: max(time.Since(begin), 1)}
 	if errors.Is(context.Cause(s.ctx), errKilled) {
 		r = engine.Result{ExitCode: -1, Signal: "killed", Killed: true, Wall: r.Wall}
 	}
+	r.Interrupted = s.told.stopping()
 	verdict := "FAILED"
 	if r.Success {
 		verdict = "SUCCEEDED"
@@ -119,6 +127,11 @@ func (s *memorySandbox) take(step Step) (code int, done bool, marks []string) {
 	case Linger:
 		s.m.count(step.Text, 1)
 		return 0, false, []string{step.Text}
+	case Heed:
+		return s.heed(say), s.ctx.Err() != nil, nil
+	case Await:
+		say("awaiting\n")
+		return s.await(say, func(t *memoryTold) bool { return bytes.Contains(t.file, []byte(step.Text)) }), s.ctx.Err() != nil, nil
 	default:
 		say(fmt.Sprintf("%s: no such program\n", step.Do))
 		return 127, true, nil
