@@ -196,11 +196,15 @@ func (strictChecker) Check(doc []byte) ([]payload.Violation, error) {
 
 // scriptedEngine runs sandboxes that do what payload.script says, word by word:
 // "ok", "fail", "sleep <duration>", "forever", "build-panic", "no-start",
-// "deaf" (a Start that ignores its context for an hour).
+// "deaf" (a Start that ignores its context for an hour), "late" (one that does
+// for five seconds, before "forever"), "heed <duration>" (a task that ends so long
+// after it was told to stop), "ignore" (one that does not).
 type scriptedEngine struct {
 	mu   sync.Mutex
 	held int
 	peak int
+	told []telling
+	mute bool // Interrupt returns once its context is done
 }
 
 func (e *scriptedEngine) Name() string { return "scripted" }
@@ -254,9 +258,18 @@ func (b *scriptedBuilder) Start(context.Context) (engine.Sandbox, error) {
 		return nil, errors.New("no space left")
 	case "deaf":
 		time.Sleep(time.Hour) //nolint:forbidigo // the time of a bubble
+	case "late":
+		time.Sleep(5 * time.Second) //nolint:forbidigo // the time of a bubble
 	}
 	s := &scriptedSandbox{e: b.e, end: make(chan string, 2), over: make(chan struct{})}
 	go s.play(b.script, b.o)
+	if rest, ok := strings.CutPrefix(b.script, "heed "); ok {
+		takes, _ := time.ParseDuration(rest)
+		return &heedfulSandbox{s, takes}, nil
+	}
+	if b.script == "ignore" {
+		return &heedfulSandbox{s, 1000 * time.Hour}, nil
+	}
 	return s, nil
 }
 
@@ -270,7 +283,7 @@ func (b *scriptedBuilder) Close() error {
 
 type scriptedSandbox struct {
 	e       *scriptedEngine
-	end     chan string // "kill" or "abort"
+	end     chan string // "kill", "abort" or "heed"
 	over    chan struct{}
 	result  engine.Result
 	aborted bool
@@ -283,7 +296,7 @@ func (s *scriptedSandbox) play(script string, o engine.Options) {
 	if rest, ok := strings.CutPrefix(script, "sleep "); ok {
 		duration, _ = time.ParseDuration(rest)
 	}
-	if script == "forever" {
+	if script == "forever" || script == "late" || script == "ignore" || strings.HasPrefix(script, "heed ") {
 		duration = 1000 * time.Hour
 	}
 	timer := time.NewTimer(duration)
@@ -292,7 +305,8 @@ func (s *scriptedSandbox) play(script string, o engine.Options) {
 	case <-timer.C:
 		s.result.Success = script != "fail"
 	case how := <-s.end:
-		s.aborted, s.result.Killed = how == "abort", true
+		s.aborted, s.result.Killed = how == "abort", how != "heed"
+		s.result.Success, s.result.Interrupted = how == "heed", how == "heed"
 	}
 	if s.aborted {
 		s.e.hold(-1)

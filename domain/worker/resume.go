@@ -165,9 +165,7 @@ func (r *runner) reattach(ctx context.Context, c contents, authorize auth.Author
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.sandbox = s
-	r.mu.Unlock()
+	r.place(s)
 	r.orphan = false
 	for _, p := range r.plugins {
 		if resumer, ok := p.part.(plugin.Resumer); ok {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,7 +19,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
-	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/queue/queuetest"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry/telemetrytest"
@@ -194,109 +192,6 @@ func TestPreparationsRunTogetherAndStopTogether(t *testing.T) {
 			f.Errorf("one plugin kept another one's error back for %v", took)
 		}
 		f.shutDown()
-	})
-}
-
-func TestShutdownIsReportedWhateverTheHooksDo(t *testing.T) {
-	// Each hook ignores its context for a long time.
-	busy := func() error { <-time.After(27 * time.Second); return nil }
-	for name, p := range map[string]*scriptedPlugin{
-		"while it prepares":   {prepare: func(context.Context) error { return busy() }},
-		"while it runs":       {},
-		"while it uploads":    {stopped: func(context.Context, engine.ResultSet) error { return busy() }},
-		"while it stores log": {finish: func(context.Context, run.Resolution, plugin.Log) error { return busy() }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(f *fixture) {
-				p.name = "busy"
-				f.deps.Plugins = []plugin.Plugin{p}
-				script := "ok"
-				if name == "while it runs" {
-					script = "forever"
-				}
-				id := f.addTask(script)
-				f.start()
-				f.sleep(time.Second)
-				notice := time.Now()
-				f.notices <- interrupt.Notice{Cause: "spot interruption", Deadline: notice.Add(2 * time.Minute)}
-				if got := f.resolution(id); got != exception(run.WorkerShutdown) {
-					f.Errorf("resolved %v", got)
-				}
-				if took := time.Since(notice); took > time.Second {
-					f.Errorf("worker-shutdown was reported after %v", took)
-				}
-				if err := f.stopped(); err != nil {
-					f.Error(err)
-				}
-				if text := f.logs.Text(id); name == "while it runs" && !strings.Contains(text, "worker shutdown: spot interruption") {
-					f.Errorf("the log does not say what ended the task:\n%s", text)
-				}
-			})
-		})
-	}
-}
-
-func TestWhatARunLeavesIsSalvagedUntilTheDeadline(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		var saw engine.ResultSet
-		var ended time.Time
-		f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{
-			name: "test",
-			salvage: func(ctx context.Context, why run.Reason, r engine.ResultSet) error {
-				saw = r
-				<-ctx.Done()
-				ended = time.Now()
-				return ctx.Err()
-			},
-		}}
-		id := f.addTask("forever")
-		f.start()
-		f.sleep(time.Second)
-		deadline := time.Now().Add(90 * time.Second)
-		f.notices <- interrupt.Notice{Cause: "test", Deadline: deadline}
-		f.expect(id, exception(run.WorkerShutdown))
-		if err := f.stopped(); err != nil {
-			f.Error(err)
-		}
-		if saw == nil || !saw.Result().Killed {
-			f.Error("there was nothing to salvage from the sandbox")
-		}
-		if !ended.Equal(deadline) {
-			f.Errorf("salvaging ended at %v, want %v", ended, deadline)
-		}
-	})
-}
-
-func TestDrainLetsRunningTasksFinish(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		id := f.addTask("sleep 1h")
-		f.start()
-		f.sleep(time.Minute)
-		f.notices <- interrupt.Notice{Cause: "drain"}
-		synctest.Wait()
-		later := f.addTask("ok")
-		f.expect(id, completed)
-		if err := f.stopped(); err != nil {
-			f.Error(err)
-		}
-		if got := f.queue.Resolution(later); got != (run.Resolution{}) {
-			f.Errorf("a draining worker took a task that came later: %v", got)
-		}
-	})
-}
-
-func TestMoreUrgentNoticeShortensTheDrain(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		id := f.addTask("forever")
-		f.start()
-		f.sleep(time.Minute)
-		f.notices <- interrupt.Notice{Cause: "drain"}
-		f.sleep(time.Minute)
-		f.notices <- interrupt.Notice{Cause: "now", Deadline: time.Now().Add(time.Minute)}
-		f.expect(id, exception(run.WorkerShutdown))
-		if err := f.stopped(); err != nil {
-			f.Error(err)
-		}
 	})
 }
 

@@ -50,6 +50,9 @@ type runner struct {
 	taskLog   *tasklog.Log // nil if it could not be started
 	plugins   []*pluginPart
 
+	untell func()        // ends telling the task of interruptions
+	placed chan struct{} // closed when there is a sandbox
+
 	mu      sync.Mutex // guards what a stage acquires while the owner may need it
 	builder engine.Builder
 	sandbox engine.Sandbox
@@ -69,6 +72,7 @@ func newRunner(w *Worker, c queue.Claim) *runner {
 		log:     w.deps.Log.With(slog.String("taskId", string(c.Run().Task)), slog.Int("runId", c.Run().Run)),
 		entered: time.Now(),
 		spent:   map[run.State]time.Duration{},
+		placed:  make(chan struct{}),
 	}
 	r.held, r.lose = context.WithCancelCause(w.drain.saving)
 	r.work, r.stopWork = context.WithCancelCause(r.held)
@@ -82,6 +86,8 @@ func (r *runner) live() Report {
 		slog.String("taskId", string(r.claim.Run().Task)), slog.Int("runId", r.claim.Run().Run))
 	r.unguard = sync.OnceFunc(r.guard(ctx))
 	defer r.unguard()
+	r.untell = sync.OnceFunc(r.keepToldTask(ctx))
+	defer r.untell()
 
 	r.log.InfoContext(ctx, "run claimed", slog.Time("takenUntil", r.claim.TakenUntil()))
 	for r.run.State() != run.Done {
@@ -272,7 +278,9 @@ func (r *runner) fault(ctx context.Context, err error) run.Event {
 		r.log.InfoContext(ctx, "run ends with an exception", slog.String("reason", string(reason)), slog.Any("error", err))
 		r.tell(f.Message)
 	}
-	r.killSandbox(ctx)
+	if f.Kind != fault.Shutdown || !r.yields() {
+		r.killSandbox(ctx)
+	}
 	return run.Faulted{Reason: reason}
 }
 

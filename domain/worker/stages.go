@@ -125,9 +125,7 @@ func (r *runner) build(ctx context.Context) (run.Event, error) {
 		return nil, err
 	}
 	r.note(journal.Started{At: time.Now()})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sandbox = sandbox
+	r.place(sandbox)
 	return run.Started{}, nil
 }
 
@@ -158,6 +156,7 @@ func (r *runner) awaitResults(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for sandbox: %w", err)
 	}
+	r.untell()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results, r.sandbox = results, nil
@@ -234,7 +233,9 @@ func (r *runner) salvage(ctx context.Context) {
 	if r.taskLog == nil || !r.settle(ctx) {
 		return
 	}
-	ctx, cancel := until(ctx, r.w.drain.saving, r.w.cfg.Salvage)
+	saving, cancel := until(ctx, r.w.drain.saving, r.w.cfg.Salvage)
+	defer cancel()
+	ctx, cancel = until(ctx, r.w.drain.salvaging, r.w.cfg.Salvage-logShare(r.w.cfg.Salvage))
 	defer cancel()
 	if r.sandbox != nil {
 		if err := contain(func() error { return r.awaitResults(ctx) }); err != nil {
@@ -252,8 +253,9 @@ func (r *runner) salvage(ctx context.Context) {
 			}
 		}
 	}
-	if err := r.sealAndFinish(ctx, r.run.Resolution()); err != nil {
-		r.log.WarnContext(ctx, "salvage task log", slog.Any("error", err))
+	r.untell() // a sandbox that does not end, of whatever else
+	if err := r.sealAndFinish(saving, r.run.Resolution()); err != nil {
+		r.log.WarnContext(saving, "salvage task log", slog.Any("error", err))
 	}
 }
 
@@ -261,6 +263,7 @@ func (r *runner) salvage(ctx context.Context) {
 func (r *runner) dispose(ctx context.Context) {
 	ctx, cancel := until(ctx, context.Background(), r.w.cfg.Cleanup)
 	defer cancel()
+	r.untell()
 	if r.pending != nil {
 		r.abortSandbox(ctx) // which ends the stage, too
 	}

@@ -54,6 +54,8 @@ type Config struct {
 	Poll     time.Duration // between checks for cancellation; default 30 s
 	Salvage  time.Duration // the longest time for saving what an exception leaves; default 15 min
 	Cleanup  time.Duration // how long a hook may go on after its run was stopped; default 5 min
+	Lead     time.Duration // how long before the host goes away running tasks are stopped; default 5 min
+	Grace    time.Duration // how long a task that is told to stop has, if half of the time left is not less; default 30 s, none if negative
 	Faults   int           // internal errors in a row after which the worker stops; default 5
 }
 
@@ -117,6 +119,8 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	setDefault(&cfg.Poll, 30*time.Second)
 	setDefault(&cfg.Salvage, 15*time.Minute)
 	setDefault(&cfg.Cleanup, 5*time.Minute)
+	setDefault(&cfg.Lead, 5*time.Minute)
+	setDefault(&cfg.Grace, 30*time.Second)
 	setDefault(&cfg.Faults, 5)
 	schema, err := composeSchema(deps)
 	if err != nil {
@@ -155,7 +159,7 @@ func (w *Worker) MakeWay() { w.leave() }
 // end in the middle of.
 func (w *Worker) Run(ctx context.Context) error {
 	defer w.leave()
-	w.drain = newDrain(w.deps.Log)
+	w.drain = newDrain(w.cfg.Lead, w.cfg.Grace, w.deps.Log)
 	stopListening := w.drain.listen(ctx, w.deps.Interrupts)
 	defer stopListening()
 	stopPolling := w.pollForCancellation()

@@ -18,8 +18,9 @@ type Source interface {
 type Notice struct {
 	Cause string // for logs, such as "spot interruption"
 
-	// Deadline is when the host goes away. Running tasks are then stopped and
-	// reported at once, and what is left of the time is for saving their
-	// logs. The zero Deadline lets running tasks finish.
+	// Deadline is when the host goes away. Some minutes before, or at once
+	// where no more are left, running tasks are stopped and reported, and what
+	// is left of the time is for saving what they have. The zero Deadline lets
+	// running tasks finish.
 	Deadline time.Time
 }
