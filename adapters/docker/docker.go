@@ -19,6 +19,7 @@ import (
 
 	"github.com/moby/moby/client"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/cgroup"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 )
 
@@ -74,6 +75,7 @@ type Engine struct {
 	networks *networks
 	trash    *trash
 	volumes  volumes
+	groups   *cgroup.Tree // nil if containers are not in groups of the worker's
 
 	// ctx ends when the engine is closed, and background with all that the
 	// engine does by itself.
@@ -142,6 +144,11 @@ func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 	if err := e.sweep(ctx); err != nil {
 		return fmt.Errorf("docker: remove what an earlier worker left: %w", err)
 	}
+	info, err := e.daemon.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return fmt.Errorf("docker: ask the daemon about itself: %w", err)
+	}
+	e.groups = openGroups(info.Info, e.config.Instance)
 	if e.images, err = imagesOf(ctx, e.daemon, e.log); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
@@ -168,6 +175,9 @@ func (e *Engine) Close() error {
 	}
 	if e.trash != nil {
 		e.trash.close()
+	}
+	if e.groups != nil {
+		e.groups.Sweep()
 	}
 	return errors.Join(append(errs, e.daemon.Close())...)
 }

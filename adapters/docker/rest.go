@@ -20,6 +20,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/cgroup"
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 )
@@ -139,7 +140,8 @@ func (s *sandbox) startResting(ctx context.Context) error {
 // and ends it.
 func (s *sandbox) executeAll() error {
 	lost := s.watch()
-	total := engine.Result{}
+	var total engine.Result
+	before := s.meter.readNow(s.ctx, s.id)
 	for i, argv := range s.b.commands() {
 		s.log.Executing(i, argv)
 		began := time.Now()
@@ -147,23 +149,21 @@ func (s *sandbox) executeAll() error {
 		if err != nil {
 			return s.interrupted(err, lost)
 		}
-		total.ExitCode = code
-		total.Wall += time.Since(began)
 		one := engine.Result{ExitCode: code, Wall: time.Since(began), Success: code == 0}
+		now := s.meter.readNow(s.ctx, s.id)
+		charge(&one, now, before)
+		before = now
+		total.ExitCode, total.Wall = code, total.Wall+one.Wall
+		charge(&total, now, cgroup.Usage{})
 		if code != 0 {
-			s.mu.Lock()
-			one.Success = false
-			s.mu.Unlock()
-			oom := false
-			if state, err := s.inspect(); err == nil {
-				oom = state.OOMKilled
-			}
-			s.conclude(&total, oom)
+			state, err := s.inspect()
+			s.conclude(&total, err == nil && state.OOMKilled)
 			one.ExitCode, one.Signal = total.ExitCode, total.Signal
-			s.log.Executed(s.outcomeOf(one))
-			return s.endResting(total)
 		}
 		s.log.Executed(s.outcomeOf(one))
+		if code != 0 {
+			return s.endResting(total)
+		}
 	}
 	s.conclude(&total, false)
 	return s.endResting(total)
@@ -225,7 +225,8 @@ func (s *sandbox) interrupted(cause error, lost <-chan watched) error {
 		return cause // the daemon is there, and so is the container
 	}
 	if w.lost.IsZero() && killed {
-		r := engine.Result{ExitCode: 128 + 9}
+		r := engine.Result{ExitCode: 128 + 9, Wall: time.Since(s.began)}
+		charge(&r, s.meter.read(), cgroup.Usage{})
 		s.conclude(&r, false)
 		s.log.Executed(s.outcomeOf(r))
 		s.settle(r)

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/cgroup"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -27,6 +28,7 @@ type sandbox struct {
 	place   place
 	id      string // of the container; empty until it is created
 	proxies *proxies
+	meter   *meter
 	began   time.Time     // of the command that is executed
 	ended   chan struct{} // closed when result and err are set
 
@@ -50,7 +52,7 @@ type sandbox struct {
 var _ engine.Sandbox = (*sandbox)(nil)
 
 func newSandbox(b *builder) *sandbox {
-	s := &sandbox{e: b.e, b: b, log: b.o.Log, ended: make(chan struct{})}
+	s := &sandbox{e: b.e, b: b, log: b.o.Log, meter: b.e.newMeter(b.o.Run), ended: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(b.e.ctx)
 	return s
 }
@@ -68,6 +70,7 @@ func (s *sandbox) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	options.HostConfig.CgroupParent = s.meter.parent
 	if err := s.create(ctx, options); err != nil {
 		return err
 	}
@@ -125,6 +128,7 @@ func noSpace(err error) bool {
 // follow sees the task through to its end.
 func (s *sandbox) follow() {
 	defer close(s.ended)
+	s.meter.follow(s.id)
 	if s.b.rests() {
 		s.err = s.executeAll()
 		return
@@ -200,6 +204,7 @@ func (s *sandbox) inspect() (container.State, error) {
 // finish makes the result of a task with one command.
 func (s *sandbox) finish(state container.State) {
 	r := engine.Result{ExitCode: state.ExitCode, Wall: time.Since(s.began)}
+	charge(&r, s.meter.read(), cgroup.Usage{})
 	s.conclude(&r, state.OOMKilled)
 	s.log.Executed(s.outcomeOf(r))
 	s.settle(r)
@@ -226,7 +231,10 @@ func (s *sandbox) conclude(r *engine.Result, oom bool) {
 }
 
 func (s *sandbox) outcomeOf(r engine.Result) tasklog.Outcome {
-	o := tasklog.Outcome{ExitCode: r.ExitCode, Signal: r.Signal, Wall: r.Wall, Result: "SUCCEEDED"}
+	o := tasklog.Outcome{
+		ExitCode: r.ExitCode, Signal: r.Signal, User: r.User, Kernel: r.Kernel, Wall: r.Wall, PeakMemory: r.PeakMemory,
+		Result: "SUCCEEDED",
+	}
 	if !r.Success {
 		o.Result = "FAILED"
 	}
@@ -260,6 +268,7 @@ func (s *sandbox) dispose() {
 	gone := s.e.trash.container(s.id)
 	s.e.trash.containers.Go(func() {
 		<-gone
+		s.meter.close()
 		s.b.release()
 	})
 }
@@ -284,6 +293,7 @@ func (s *sandbox) discard() <-chan struct{} {
 	s.e.trash.containers.Go(func() {
 		defer close(done)
 		<-gone
+		s.meter.close()
 		s.e.networks.release(s.place, s.b.ownNetwork())
 		s.b.release()
 	})
