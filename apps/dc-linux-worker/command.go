@@ -6,6 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/subcommand"
+	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
 	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
@@ -24,8 +27,10 @@ const (
 // version is set by the linker.
 var version string
 
-// moduleVersion returns the version that the binary was built from.
-func moduleVersion() string { return command.BuildVersion(version) }
+// thisProgram is this app, in the version that the binary was built from.
+func thisProgram() parts.Program {
+	return parts.Program{Name: app, Version: command.BuildVersion(version)}
+}
 
 func execute(ctx context.Context, args []string, s command.Streams) int {
 	return command.Execute(ctx, rootCommand(s), args, s)
@@ -38,7 +43,7 @@ func rootCommand(s command.Streams) *cobra.Command {
 		runCommand(s),
 		devCommand(s),
 		startCommand(s),
-		payloadSchemaCommand(s),
+		subcommand.PayloadSchema(app, payloads, s),
 		command.Config(app, settings(), loadValues, s),
 		command.Version(app, version, s),
 	)
@@ -52,4 +57,17 @@ func loadValues(file string, complete bool) (setting.Values, error) {
 	}
 	l, err := loadConfig(file, os.Environ(), need, nil)
 	return l.values, err
+}
+
+// payloads returns a worker that knows its payloads, as a configuration file says.
+func payloads(file string, s command.Streams) (*worker.Worker, error) {
+	l, err := loadConfig(file, os.Environ(), "", nil)
+	if err != nil {
+		return nil, err
+	}
+	w, err := composeIdle(l.config, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
+	if err != nil {
+		return nil, &command.Exit{Code: exitFailed, Err: err}
+	}
+	return w, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/jsonschema"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
 	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
 
@@ -55,6 +56,7 @@ func TestLoadConfig(t *testing.T) {
 rootURL: https://tc.example.com
 credentials: {clientID: me, accessToken: secret, certificate: '{"a": 1}'}
 worker: {pool: a/b, group: g, id: w, capacity: 3, maxTaskRunTime: 90m, location: '{}', instanceType: m5}
+state: /srv/state
 native:
   dir: /srv/tasks
   limits: {memory: 1.5GiB, cpu: 2, pids: 100, sharedMemory: 1048576}
@@ -80,25 +82,28 @@ log: {format: text, level: debug}
 		RootURL:     "https://tc.example.com",
 		Credentials: credentialsConfig{ClientID: "you", AccessToken: "secret", Certificate: `{"a": 1}`},
 		Worker: workerConfig{
-			Pool: "a/b", Group: "g", ID: "w", Capacity: 5, MaxTaskRunTime: 90 * time.Minute, PollInterval: 30 * time.Second,
-			Location: "{}", InstanceType: "m5",
+			Pool: "a/b", Group: "g", ID: "w", Location: "{}", InstanceType: "m5",
+			Worker: section.Worker{Capacity: 5, MaxTaskRunTime: 90 * time.Minute, PollInterval: 30 * time.Second},
 		},
-		Engine: "native",
-		Native: nativeConfig{
-			Dir: "/srv/tasks", Grace: 3 * time.Second, NoNewPrivileges: true,
-			Limits: limitsConfig{Memory: 3 << 29, CPU: 0.5, PIDs: 100, SharedMemory: 2 << 20},
+		Linux: section.Linux{
+			State:  "/srv/state",
+			Engine: "native",
+			Native: section.Native{
+				Dir: "/srv/tasks", Grace: 3 * time.Second, NoNewPrivileges: true,
+				Limits: section.NativeLimits{Memory: 3 << 29, CPU: 0.5, PIDs: 100, SharedMemory: 2 << 20},
+			},
+			Env: section.Required{Enabled: true}, MaxRunTime: section.Required{Enabled: true}, TaskLog: section.Required{Enabled: true},
+			Docker: section.Docker{
+				Egress: "internet", Addresses: "10.213.0.0/16", Pull: "missing", MinFree: 5 << 30,
+				Limits:     section.DockerLimits{PIDs: 4096},
+				Preload:    []string{"debian:12", "busybox"},
+				Registries: []section.Registry{{Host: "r:5000", Username: "u", Password: "p"}},
+			},
+			Caches:     section.Caches{Enabled: true, Table: "/srv/caches.json"},
+			ExitStatus: section.Plugin{Enabled: false},
+			Artifacts:  section.Artifacts{Enabled: false, StorageType: "object"},
+			Log:        section.Log{Format: "text", Level: "debug"},
 		},
-		Env: requiredConfig{true}, MaxRunTime: requiredConfig{true}, TaskLog: requiredConfig{true},
-		Docker: dockerConfig{
-			Egress: "internet", Addresses: "10.213.0.0/16", Pull: "missing", MinFree: 5 << 30,
-			Limits:     dockerLimits{PIDs: 4096},
-			Preload:    []string{"debian:12", "busybox"},
-			Registries: []registryConfig{{Host: "r:5000", Username: "u", Password: "p"}},
-		},
-		Caches:     cachesConfig{Enabled: true, Table: "/srv/caches.json"},
-		ExitStatus: pluginConfig{false},
-		Artifacts:  artifactsConfig{Enabled: false, StorageType: "object"},
-		Log:        logConfig{Format: "text", Level: "debug"},
 	}
 	if diff := cmp.Diff(want, got.config); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
@@ -110,7 +115,7 @@ func TestLoadConfigWithoutFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := workerConfig{Pool: "local/x", ID: hostID(), Capacity: 1, MaxTaskRunTime: 24 * time.Hour, PollInterval: 30 * time.Second}
+	want := workerConfig{Pool: "local/x", ID: hostID(), Worker: section.Worker{Capacity: 1, MaxTaskRunTime: 24 * time.Hour, PollInterval: 30 * time.Second}}
 	if diff := cmp.Diff(want, l.Worker); diff != "" {
 		t.Errorf("worker (-want +got):\n%s", diff)
 	}

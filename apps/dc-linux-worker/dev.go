@@ -6,17 +6,29 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
 
 // embedded is a worker with a queue of its own.
 type embedded struct {
-	*assembly
+	*parts.Assembly
 	Queue *devqueue.Server
+}
+
+// embeddedDeployment is a queue in this process. It ends with its only worker,
+// so that a claim which it grants in the last moment is no loss, and there is no
+// network between them that might get better.
+func embeddedDeployment(c config, s *devqueue.Server) parts.Deployment {
+	d := configuredDeployment(c)
+	d.RootURL, d.Credentials = s.RootURL(), s.Credentials()
+	d.CancelGrace, d.RetryFor = time.Millisecond, time.Second
+	return d
 }
 
 // devOptions are the flags of "dev".
@@ -64,7 +76,7 @@ func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err er
 	defer func() { err = errors.Join(err, remove()) }()
 	l.placeIn(dir)
 
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks{Temporary: o.data == "" && l.isDefault("caches.table")}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, parts.Hooks{Temporary: o.data == "" && l.isDefault("caches.table")}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
 	if err != nil {
 		return err
 	}

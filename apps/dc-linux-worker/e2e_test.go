@@ -22,6 +22,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/client"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/taskfile"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 )
@@ -46,7 +47,7 @@ func newBench(t *testing.T, configuration string, q devqueue.Config) *bench {
 	l, dir := testConfig(t, configuration)
 	q.Dir = filepath.Join(dir, "queue")
 	b := &bench{pool: l.Worker.Pool, dir: l.Native.Dir, reports: map[task.ID]chan worker.Report{}}
-	e, shut, err := composeEmbedded(t.Context(), l.config, q, hooks{Observe: b.observe}, testLog(t))
+	e, shut, err := composeEmbedded(t.Context(), l.config, q, parts.Hooks{Observe: b.observe}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

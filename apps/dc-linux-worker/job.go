@@ -16,6 +16,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/client"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/download"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
 	state "github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
@@ -61,7 +62,7 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
 	j.over = make(chan struct{}, 1)
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, hooks{
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, parts.Hooks{
 		Temporary: l.isDefault("caches.table"),
 		Decorate: func(r tasklog.Recorder) tasklog.Recorder {
 			j.follower = newFollower(following, r, j.log)

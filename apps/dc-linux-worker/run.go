@@ -17,6 +17,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/client"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/download"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/taskfile"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/terminal"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
@@ -87,7 +88,7 @@ func run(ctx context.Context, o runOptions, s command.Streams) (err error) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
 	status := &progress{}
-	if isTerminal(s.Err) {
+	if terminal.Is(s.Err) {
 		status.terminal = s.Err
 	}
 	logTo := s.Out

@@ -6,22 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
-	"github.com/taskcluster/taskcluster-worker/domain/worker"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 )
-
-// assembly is a worker, and its connection to the deployment that it works for.
-type assembly struct {
-	Worker *worker.Worker
-	Client *taskcluster.Client
-}
 
 func startCommand(s command.Streams) *cobra.Command {
 	var file string
@@ -53,35 +48,29 @@ if the deployment refuses the worker or the worker does not work.`,
 }
 
 func start(ctx context.Context, cfg config, log *slog.Logger) error {
-	a, shut, err := composeWorker(ctx, cfg, configuredDeployment(cfg), hooks{State: filepath.Join(cfg.Native.Dir, "state")}, log)
+	a, shut, err := composeWorker(ctx, cfg, configuredDeployment(cfg), parts.Hooks{State: cfg.StateDir()}, log)
 	if err != nil {
 		return err
 	}
-	defer shut()
-	if err := verify(ctx, a.Client); err != nil {
-		return err
-	}
-	log.InfoContext(ctx, "worker started", slog.String("rootURL", cfg.RootURL), slog.String("pool", cfg.Worker.Pool),
-		slog.String("group", cfg.Worker.Group), slog.String("id", cfg.Worker.ID), slog.Int("capacity", cfg.Worker.Capacity),
-		slog.String("version", moduleVersion()))
-	if err := a.Worker.Run(ctx); err != nil {
-		return err
-	}
-	log.InfoContext(ctx, "worker stopped")
-	return nil
+	return explain(a.Work(ctx, shut, log))
 }
 
-// verify returns why the deployment does not let the worker work. It ends with a
-// signal, which the worker then finds waiting.
-func verify(ctx context.Context, c *taskcluster.Client) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := c.Verify(ctx)
-	if ctx.Err() != nil {
-		return nil
+// configuredDeployment is what the configuration says.
+func configuredDeployment(c config) parts.Deployment {
+	w := c.Worker
+	return parts.Deployment{
+		RootURL:     c.RootURL,
+		Credentials: task.Credentials(c.Credentials),
+		Worker:      identity.Worker{Pool: w.Pool, Group: w.Group, ID: w.ID},
+		Machine:     parts.Machine{Location: w.Location, InstanceType: w.InstanceType, PublicIP: w.PublicIP},
 	}
-	return explain(err)
 }
+
+// interrupts are where notices come from.
+func interrupts(s *signals.Source) []interrupt.Source { return []interrupt.Source{s} }
+
+// noHost says that the machine stays when the worker goes.
+func noHost() interrupt.Host { return nil }
 
 // explain says where to look for what keeps the worker from a deployment.
 func explain(err error) error {

@@ -20,42 +20,46 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
 	"github.com/taskcluster/taskcluster-worker/ports/cache"
-	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
 
 // composeWorker makes a worker of a deployment. It says which adapter is behind
 // which port, which plugins there are, and where the configuration of each comes
 // from.
-func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *slog.Logger) (*assembly, func(), error) {
+func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
 	panic(wire.Build(
-		wire.Struct(new(assembly), "*"),
-		worker.New, workerSettings,
-		newDeps, wire.Struct(new(parts), "*"),
+		wire.Struct(new(parts.Assembly), "*"),
+		worker.New, parts.WorkerConfig,
+		parts.NewDeps, wire.Struct(new(parts.Parts), "*"),
+		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker"), wire.FieldsOf(new(workerConfig), "Worker"),
 
 		// Adapters, each with the port that it is behind.
-		taskcluster.NewClient, taskclusterConfig,
+		taskcluster.NewClient, parts.TaskclusterConfig,
 		taskcluster.NewQueue, wire.Bind(new(queue.Queue), new(*taskcluster.Queue)),
 		taskcluster.NewArtifacts, wire.Bind(new(artifact.Opener), new(*taskcluster.Artifacts)),
 		taskcluster.NewAuth, wire.Bind(new(auth.Expander), new(*taskcluster.Auth)),
-		newEngine,
-		newCaches,
+		taskcluster.NewStaticIdentity, wire.Bind(new(identity.Provider), new(taskcluster.StaticIdentity)),
+		parts.NewEngine,
+		parts.NewCaches,
 		taskcluster.NewPurgeCache, wire.Bind(new(cache.Purges), new(*taskcluster.PurgeCache)),
-		newFetch, taskcluster.NewFetch, urlfetch.New, urlFetchConfig,
-		newTranslator,
-		logfile.New, logConfigOf, recorder,
-		newJournal,
-		otel.New, otelConfig,
-		signals.New, wire.Value(signals.Config{}), wire.Bind(new(interrupt.Source), new(*signals.Source)),
+		parts.NewFetch, taskcluster.NewFetch, urlfetch.New, parts.URLFetchConfig,
+		parts.NewTranslator,
+		parts.NewRecorder, logfile.New, parts.LogfileConfig,
+		parts.NewJournal,
+		otel.New, parts.OTelConfig,
+		interrupts, signals.New, wire.Value(signals.Config{}),
+		noHost,
 
 		// Plugins.
-		inOrder,
-		env.New, envConfig,
-		maxruntime.New, maxRunTimeConfig,
+		parts.InOrder,
+		env.New, parts.EnvConfig,
+		maxruntime.New, parts.MaxRunTimeConfig,
 		exitstatus.New, wire.Value(exitstatus.Config{}),
 		artifacts.New, wire.Value(artifacts.Config{}),
 		caches.New, wire.Value(caches.Config{}),
@@ -65,21 +69,22 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 
 // composeEmbedded makes a worker with a queue of its own, which is closed after
 // the worker.
-func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h hooks, log *slog.Logger) (*embedded, func(), error) {
+func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h parts.Hooks, log *slog.Logger) (*embedded, func(), error) {
 	panic(wire.Build(wire.Struct(new(embedded), "*"), composeWorker, devqueue.Open, embeddedDeployment))
 }
 
 // composeIdle makes a worker that knows its payloads but cannot run them.
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	panic(wire.Build(
-		worker.New, workerSettings, newDeps, wire.Struct(new(parts), "Engine", "Plugins"),
-		idleEngine,
-		inOrder,
-		env.New, envConfig, wire.Value(deployment{}), noTelemetry,
-		maxruntime.New, maxRunTimeConfig,
+		worker.New, parts.WorkerConfig, parts.NewDeps, wire.Struct(new(parts.Parts), "Engine", "Plugins"),
+		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker"), wire.FieldsOf(new(workerConfig), "Worker"),
+		parts.IdleEngine,
+		parts.InOrder,
+		env.New, parts.EnvConfig, wire.Value(parts.Deployment{}), parts.NoTelemetry,
+		maxruntime.New, parts.MaxRunTimeConfig,
 		exitstatus.New, wire.Value(exitstatus.Config{}),
 		artifacts.New, wire.Value(artifacts.Config{}),
-		caches.New, wire.Value(caches.Config{}), noCaches, noPurges,
+		caches.New, wire.Value(caches.Config{}), parts.NoCaches, parts.NoPurges,
 		tasklog.New, wire.Value(tasklog.Config{}),
 	))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"log/slog"
 )
@@ -29,41 +30,46 @@ import (
 // composeWorker makes a worker of a deployment. It says which adapter is behind
 // which port, which plugins there are, and where the configuration of each comes
 // from.
-func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *slog.Logger) (*assembly, func(), error) {
-	config2 := workerSettings(c)
+func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
+	mainWorkerConfig := c.Worker
+	sectionWorker := mainWorkerConfig.Worker
+	program := thisProgram()
+	config2 := parts.WorkerConfig(sectionWorker, d, program)
 	signalsConfig := _wireConfigValue
 	source, cleanup := signals.New(signalsConfig)
-	config3 := taskclusterConfig(c, d)
-	config4 := otelConfig(c)
-	telemetry, cleanup2, err := otel.New(ctx, config4, log)
+	v := interrupts(source)
+	linux := c.Linux
+	taskclusterConfig := parts.TaskclusterConfig(linux, d)
+	otelConfig := parts.OTelConfig(d, program)
+	telemetry, cleanup2, err := otel.New(ctx, otelConfig, log)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	client, cleanup3, err := taskcluster.NewClient(config3, telemetry, log)
+	client, cleanup3, err := taskcluster.NewClient(taskclusterConfig, telemetry, log)
 	if err != nil {
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
 	queue := taskcluster.NewQueue(client)
-	engine, cleanup4, err := newEngine(ctx, c, log)
+	engine, cleanup4, err := parts.NewEngine(ctx, sectionWorker, linux, d, log)
 	if err != nil {
 		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	config5 := envConfig(c, d)
-	plugin := env.New(config5, telemetry)
-	maxruntimeConfig := maxRunTimeConfig(c)
+	envConfig := parts.EnvConfig(d)
+	plugin := env.New(envConfig, telemetry)
+	maxruntimeConfig := parts.MaxRunTimeConfig(sectionWorker)
 	maxruntimePlugin := maxruntime.New(maxruntimeConfig, log)
 	exitstatusConfig := _wireExitstatusConfigValue
 	exitstatusPlugin := exitstatus.New(exitstatusConfig)
-	config6 := _wireArtifactsConfigValue
-	artifactsPlugin := artifacts.New(config6)
-	config7 := _wireCachesConfigValue
-	store, cleanup5, err := newCaches(ctx, c, h, engine, log)
+	artifactsConfig := _wireArtifactsConfigValue
+	artifactsPlugin := artifacts.New(artifactsConfig)
+	cachesConfig := _wireCachesConfigValue
+	store, cleanup5, err := parts.NewCaches(ctx, linux, h, engine, log)
 	if err != nil {
 		cleanup4()
 		cleanup3()
@@ -72,15 +78,15 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		return nil, nil, err
 	}
 	purgeCache := taskcluster.NewPurgeCache(client)
-	cachesPlugin := caches.New(config7, store, purgeCache)
+	cachesPlugin := caches.New(cachesConfig, store, purgeCache)
 	tasklogConfig := _wireTasklogConfigValue
 	tasklogPlugin := tasklog.New(tasklogConfig)
-	mainPlugins := inOrder(c, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
+	plugins := parts.InOrder(linux, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
 	fetch := taskcluster.NewFetch(client)
-	urlfetchConfig := urlFetchConfig(c)
+	urlfetchConfig := parts.URLFetchConfig(linux)
 	urlfetchSource, cleanup6 := urlfetch.New(urlfetchConfig)
-	fetchSource := newFetch(fetch, urlfetchSource)
-	translator, err := newTranslator(c)
+	fetchSource := parts.NewFetch(fetch, urlfetchSource)
+	translator, err := parts.NewTranslator(linux)
 	if err != nil {
 		cleanup6()
 		cleanup5()
@@ -91,8 +97,8 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		return nil, nil, err
 	}
 	taskclusterArtifacts := taskcluster.NewArtifacts(client)
-	logfileConfig := logConfigOf(h)
-	logfileRecorder, err := logfile.New(logfileConfig, log)
+	logfileConfig := parts.LogfileConfig(h)
+	recorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
 		cleanup6()
 		cleanup5()
@@ -102,8 +108,8 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		cleanup()
 		return nil, nil, err
 	}
-	tasklogRecorder := recorder(logfileRecorder, h)
-	journal, cleanup7, err := newJournal(ctx, h, telemetry, log)
+	tasklogRecorder := parts.NewRecorder(recorder, h)
+	journal, cleanup7, err := parts.NewJournal(ctx, h, telemetry, log)
 	if err != nil {
 		cleanup6()
 		cleanup5()
@@ -114,11 +120,11 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		return nil, nil, err
 	}
 	auth := taskcluster.NewAuth(client)
-	mainParts := parts{
-		Interrupts: source,
+	partsParts := parts.Parts{
+		Interrupts: v,
 		Queue:      queue,
 		Engine:     engine,
-		Plugins:    mainPlugins,
+		Plugins:    plugins,
 		Fetch:      fetchSource,
 		Translate:  translator,
 		Artifacts:  taskclusterArtifacts,
@@ -129,7 +135,7 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		Log:        log,
 		Hooks:      h,
 	}
-	deps := newDeps(mainParts)
+	deps := parts.NewDeps(partsParts)
 	workerWorker, err := worker.New(config2, deps)
 	if err != nil {
 		cleanup7()
@@ -141,11 +147,17 @@ func composeWorker(ctx context.Context, c config, d deployment, h hooks, log *sl
 		cleanup()
 		return nil, nil, err
 	}
-	mainAssembly := &assembly{
-		Worker: workerWorker,
-		Client: client,
+	staticIdentity := taskcluster.NewStaticIdentity(client)
+	host := noHost()
+	assembly := &parts.Assembly{
+		Config:     config2,
+		Deployment: d,
+		Worker:     workerWorker,
+		Client:     client,
+		Identity:   staticIdentity,
+		Host:       host,
 	}
-	return mainAssembly, func() {
+	return assembly, func() {
 		cleanup7()
 		cleanup6()
 		cleanup5()
@@ -166,19 +178,19 @@ var (
 
 // composeEmbedded makes a worker with a queue of its own, which is closed after
 // the worker.
-func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h hooks, log *slog.Logger) (*embedded, func(), error) {
+func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h parts.Hooks, log *slog.Logger) (*embedded, func(), error) {
 	server, cleanup, err := devqueue.Open(ctx, q, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	mainDeployment := embeddedDeployment(server)
-	mainAssembly, cleanup2, err := composeWorker(ctx, c, mainDeployment, h, log)
+	deployment := embeddedDeployment(c, server)
+	assembly, cleanup2, err := composeWorker(ctx, c, deployment, h, log)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
 	mainEmbedded := &embedded{
-		assembly: mainAssembly,
+		Assembly: assembly,
 		Queue:    server,
 	}
 	return mainEmbedded, func() {
@@ -189,30 +201,34 @@ func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h hooks, 
 
 // composeIdle makes a worker that knows its payloads but cannot run them.
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
-	config2 := workerSettings(c)
-	engine := idleEngine(c)
-	mainDeployment := _wireDeploymentValue
-	config3 := envConfig(c, mainDeployment)
-	telemetry := noTelemetry()
-	plugin := env.New(config3, telemetry)
-	maxruntimeConfig := maxRunTimeConfig(c)
+	mainWorkerConfig := c.Worker
+	sectionWorker := mainWorkerConfig.Worker
+	deployment := _wireDeploymentValue
+	program := thisProgram()
+	config2 := parts.WorkerConfig(sectionWorker, deployment, program)
+	linux := c.Linux
+	engine := parts.IdleEngine(linux)
+	envConfig := parts.EnvConfig(deployment)
+	telemetry := parts.NoTelemetry()
+	plugin := env.New(envConfig, telemetry)
+	maxruntimeConfig := parts.MaxRunTimeConfig(sectionWorker)
 	maxruntimePlugin := maxruntime.New(maxruntimeConfig, log)
 	exitstatusConfig := _wireConfigValue2
 	exitstatusPlugin := exitstatus.New(exitstatusConfig)
-	config4 := _wireConfigValue3
-	artifactsPlugin := artifacts.New(config4)
-	config5 := _wireConfigValue4
-	store := noCaches()
-	purges := noPurges()
-	cachesPlugin := caches.New(config5, store, purges)
+	artifactsConfig := _wireConfigValue3
+	artifactsPlugin := artifacts.New(artifactsConfig)
+	cachesConfig := _wireConfigValue4
+	store := parts.NoCaches()
+	purges := parts.NoPurges()
+	cachesPlugin := caches.New(cachesConfig, store, purges)
 	tasklogConfig := _wireConfigValue5
 	tasklogPlugin := tasklog.New(tasklogConfig)
-	mainPlugins := inOrder(c, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
-	mainParts := parts{
+	plugins := parts.InOrder(linux, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
+	partsParts := parts.Parts{
 		Engine:  engine,
-		Plugins: mainPlugins,
+		Plugins: plugins,
 	}
-	deps := newDeps(mainParts)
+	deps := parts.NewDeps(partsParts)
 	workerWorker, err := worker.New(config2, deps)
 	if err != nil {
 		return nil, err
@@ -221,7 +237,7 @@ func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 }
 
 var (
-	_wireDeploymentValue = deployment{}
+	_wireDeploymentValue = parts.Deployment{}
 	_wireConfigValue2    = exitstatus.Config{}
 	_wireConfigValue3    = artifacts.Config{}
 	_wireConfigValue4    = caches.Config{}

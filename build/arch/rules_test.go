@@ -52,8 +52,12 @@ var layers = map[string]layer{
 		why:     "an adapter is behind its port: it knows neither the use cases nor another adapter",
 	},
 	"apps": {
-		imports: []string{"domain", "ports", "pkg", "adapters", thirdParty},
+		imports: []string{"domain", "ports", "pkg", "adapters", "apps/internal", thirdParty},
 		why:     "an app is composed of everything but other apps",
+	},
+	"apps/internal": {
+		imports: []string{"domain", "ports", "pkg", "adapters", "apps/internal", thirdParty},
+		why:     "what apps share knows none of them",
 	},
 	"build": {
 		imports: []string{"domain", "ports", "pkg", "adapters", "build", thirdParty},
@@ -75,7 +79,7 @@ var reservations = []reserved{
 		why: "wire is archived: it generates code, and nothing of it is linked",
 	},
 	{
-		pkg: "github.com/spf13/viper", in: []string{"apps"},
+		pkg: "github.com/spf13/viper", in: []string{"apps/internal/section"},
 		why: "adapters take a Config struct: where its values come from is the app's business",
 	},
 	{

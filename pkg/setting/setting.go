@@ -6,7 +6,8 @@
 // Each field of the struct is a setting or a struct of settings; a setting may
 // be a list of texts, or of structs. Its tags:
 //
-//	mapstructure  the key, such as "capacity"
+//	mapstructure  the key, such as "capacity", or ",squash" for a struct whose
+//	              settings are among those of the struct that it is in
 //	doc           what the setting means, in Markdown
 //	default       the value if nothing sets it, as text
 //	computed      in place of default: how the value is found at run time
@@ -76,6 +77,10 @@ func Of[T any](prefix string) *Table {
 
 func (t *Table) add(path string, section reflect.Type) {
 	for f := range section.Fields() {
+		if f.Tag.Get("mapstructure") == ",squash" {
+			t.add(path, f.Type)
+			continue
+		}
 		at := strings.TrimPrefix(path+"."+f.Tag.Get("mapstructure"), ".")
 		k, ok := kindOf(f.Type)
 		var entries *Table

@@ -9,13 +9,17 @@ import (
 )
 
 type testConfig struct {
-	Name   string   `mapstructure:"name" needs:"work" pattern:"^[a-z]+$" example:"abc" doc:"A name."`
-	Token  string   `mapstructure:"token" env:"TOKEN" needs:"work" secret:"true" pattern:"^[a-z]+$" doc:"A token."`
-	Colour string   `mapstructure:"colour" default:"red" oneof:"red green blue" doc:"A colour."`
-	Inner  inner    `mapstructure:"inner"`
-	Always limited  `mapstructure:"always"`
-	Words  []string `mapstructure:"words" pattern:"^[a-z]+$" example:"abc" doc:"Words."`
-	Hosts  []host   `mapstructure:"hosts" doc:"Hosts."`
+	Name   string  `mapstructure:"name" needs:"work" pattern:"^[a-z]+$" example:"abc" doc:"A name."`
+	Token  string  `mapstructure:"token" env:"TOKEN" needs:"work" secret:"true" pattern:"^[a-z]+$" doc:"A token."`
+	Colour string  `mapstructure:"colour" default:"red" oneof:"red green blue" doc:"A colour."`
+	Inner  inner   `mapstructure:"inner"`
+	Always limited `mapstructure:"always"`
+	lists  `mapstructure:",squash"`
+}
+
+type lists struct {
+	Words []string `mapstructure:"words" pattern:"^[a-z]+$" example:"abc" doc:"Words."`
+	Hosts []host   `mapstructure:"hosts" doc:"Hosts."`
 }
 
 type host struct {

@@ -1,4 +1,5 @@
-package main
+// Package terminal tells terminals from other streams.
+package terminal
 
 import (
 	"os"
@@ -6,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isTerminal reports whether a stream is a terminal.
-func isTerminal(stream any) bool {
+// Is reports whether a stream is a terminal.
+func Is(stream any) bool {
 	f, ok := stream.(*os.File)
 	if !ok {
 		return false

@@ -1,4 +1,4 @@
-package main
+package parts
 
 import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/artifacts"
@@ -7,20 +7,21 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/tasklog"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 )
 
-// plugins are those that the app knows.
-type plugins struct {
+// Plugins are those that the app knows.
+type Plugins struct {
 	enabled  []plugin.Plugin
 	disabled []plugin.Plugin // tasks that ask for them are refused
 }
 
-// inOrder lists the plugins in the order in which their hooks run. The exit code
+// InOrder lists the plugins in the order in which their hooks run. The exit code
 // is judged before artifacts are missed, and the log is stored last, since every
 // other plugin may write to it.
-func inOrder(c config, e *env.Plugin, m *maxruntime.Plugin, x *exitstatus.Plugin, a *artifacts.Plugin, k *caches.Plugin, l *tasklog.Plugin) plugins {
-	var p plugins
+func InOrder(c section.Linux, e *env.Plugin, m *maxruntime.Plugin, x *exitstatus.Plugin, a *artifacts.Plugin, k *caches.Plugin, l *tasklog.Plugin) Plugins {
+	var p Plugins
 	for _, each := range []struct {
 		plugin  plugin.Plugin
 		enabled bool

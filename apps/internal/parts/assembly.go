@@ -1,0 +1,94 @@
+package parts
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/domain/worker"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+)
+
+// Assembly is a worker, with what it needs at its beginning and at its end.
+type Assembly struct {
+	Config     worker.Config
+	Deployment Deployment
+	Worker     *worker.Worker
+	Client     *taskcluster.Client
+	Identity   identity.Provider
+	Host       interrupt.Host // nil if the machine stays
+}
+
+// Work has the worker work for its deployment until it is told to stop. Then the
+// worker takes its leave of the deployment, shut closes all that it is made of,
+// and the host retires. None of this is for a worker that has not begun, or that
+// has made way for the next process.
+func (a *Assembly) Work(ctx context.Context, shut func(), log *slog.Logger) error {
+	over, err := a.work(ctx, log)
+	if over {
+		a.remove(ctx, log)
+	}
+	shut()
+	if !over || a.Host == nil {
+		return err
+	}
+	why := "the worker has stopped"
+	if err != nil {
+		why = err.Error()
+	}
+	if err := a.Host.Retire(context.WithoutCancel(ctx), why); err != nil {
+		log.ErrorContext(ctx, "host does not retire", slog.Any("error", err))
+	}
+	return err
+}
+
+// work has the worker work; over tells whether it has done all that it ever will.
+func (a *Assembly) work(ctx context.Context, log *slog.Logger) (over bool, err error) {
+	if err := verify(ctx, a.Client); err != nil {
+		return false, err
+	}
+	log.InfoContext(ctx, "worker started", slog.String("rootURL", a.Deployment.RootURL), slog.String("pool", a.Config.Pool),
+		slog.String("group", a.Config.Group), slog.String("id", a.Config.ID), slog.Int("capacity", a.Config.Capacity),
+		slog.String("version", a.Config.Version))
+	if err := a.Worker.Run(ctx); errors.Is(err, worker.ErrLeft) {
+		log.InfoContext(ctx, "worker makes way")
+		return false, nil
+	} else if err != nil {
+		return true, err
+	}
+	log.InfoContext(ctx, "worker stopped")
+	return true, nil
+}
+
+// removal is how long the deployment has to take note that the worker is gone.
+const removal = 30 * time.Second
+
+// remove has the deployment know that the worker is gone, where it keeps book.
+func (a *Assembly) remove(ctx context.Context, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removal)
+	defer cancel()
+	switch err := a.Identity.Remove(ctx); {
+	case err == nil:
+		log.InfoContext(ctx, "worker removed")
+	case !errors.Is(err, errors.ErrUnsupported):
+		log.ErrorContext(ctx, "worker cannot be removed", slog.Any("error", err))
+	}
+}
+
+// verify returns why the deployment does not let the worker work. It ends with a
+// signal, which the worker then finds waiting.
+func verify(ctx context.Context, c *taskcluster.Client) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := c.Verify(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,89 @@
+package parts
+
+import (
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
+	"github.com/taskcluster/taskcluster-worker/adapters/otel"
+	"github.com/taskcluster/taskcluster-worker/adapters/plugins/env"
+	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
+	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
+	"github.com/taskcluster/taskcluster-worker/domain/worker"
+)
+
+// WorkerConfig returns the configuration of the use cases.
+func WorkerConfig(w section.Worker, d Deployment, p Program) worker.Config {
+	return worker.Config{
+		Pool:     d.Worker.Pool,
+		Group:    d.Worker.Group,
+		ID:       d.Worker.ID,
+		Version:  p.Version,
+		Instance: d.Machine.InstanceType,
+		Capacity: w.Capacity,
+		Poll:     w.PollInterval,
+	}
+}
+
+// TaskclusterConfig returns the configuration of the connection to a deployment.
+func TaskclusterConfig(c section.Linux, d Deployment) taskcluster.Config {
+	return taskcluster.Config{
+		RootURL:     d.RootURL,
+		Credentials: d.Credentials,
+		TaskQueueID: d.Worker.Pool,
+		WorkerGroup: d.Worker.Group,
+		WorkerID:    d.Worker.ID,
+		StorageType: taskcluster.StorageType(c.Artifacts.StorageType),
+		CancelGrace: d.CancelGrace,
+		RetryFor:    d.RetryFor,
+	}
+}
+
+// LogfileConfig says where task logs are recorded.
+func LogfileConfig(h Hooks) logfile.Config {
+	if h.State == "" {
+		return logfile.Config{}
+	}
+	return logfile.Config{Dir: filepath.Join(h.State, "logs")}
+}
+
+// URLFetchConfig returns the configuration of fetching from URLs.
+func URLFetchConfig(c section.Linux) urlfetch.Config {
+	return urlfetch.Config{Loopback: c.Fetch.Loopback}
+}
+
+// EnvConfig returns what tasks are told of where they run.
+func EnvConfig(d Deployment) env.Config {
+	_, workerType, _ := strings.Cut(d.Worker.Pool, "/")
+	return env.Config{
+		RootURL:      d.RootURL,
+		WorkerPool:   d.Worker.Pool,
+		WorkerGroup:  d.Worker.Group,
+		WorkerType:   workerType,
+		InstanceType: d.Machine.InstanceType,
+		Location:     d.Machine.Location,
+		PublicIP:     d.Machine.PublicIP,
+	}
+}
+
+// MaxRunTimeConfig returns how long tasks may run.
+func MaxRunTimeConfig(w section.Worker) maxruntime.Config {
+	return maxruntime.Config{MaxTaskRunTime: int64(w.MaxTaskRunTime / time.Second)}
+}
+
+// OTelConfig returns what telemetry says of where it comes from.
+func OTelConfig(d Deployment, p Program) otel.Config {
+	return otel.Config{
+		Service: p.Name,
+		Version: p.Version,
+		Attributes: []slog.Attr{
+			slog.String("taskcluster.worker_pool", d.Worker.Pool),
+			slog.String("taskcluster.worker_group", d.Worker.Group),
+			slog.String("taskcluster.worker_id", d.Worker.ID),
+		},
+	}
+}

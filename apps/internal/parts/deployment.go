@@ -1,0 +1,32 @@
+package parts
+
+import (
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
+)
+
+// Deployment is where a worker works, as whom, and on what machine.
+type Deployment struct {
+	RootURL     string
+	Credentials task.Credentials // the zero Credentials if the worker has yet to register
+	Worker      identity.Worker
+	Machine     Machine
+
+	// CancelGrace and RetryFor are those of taskcluster.Config.
+	CancelGrace, RetryFor time.Duration
+}
+
+// Machine is what tasks can know of the machine. What is not known is empty.
+type Machine struct {
+	Location     string // a JSON object
+	InstanceType string
+	PublicIP     string
+}
+
+// Program is the app that works.
+type Program struct {
+	Name    string
+	Version string
+}

@@ -1,0 +1,48 @@
+// Package section has the sections that configurations of apps are composed of,
+// and reads them. All that is said of a setting anywhere, in messages, schema and
+// manual, comes from its tags, which package setting explains.
+package section
+
+import (
+	"cmp"
+	"path/filepath"
+	"time"
+)
+
+// Linux is what there is to configure about every worker for Linux, but for who
+// it is and how much it takes on.
+type Linux struct {
+	State      string    `mapstructure:"state" computed:"state in native.dir" pattern:"^/" example:"/srv/state" doc:"The directory for what the next process has to know of running tasks: the journal, and task logs. One worker at a time can use it; its content is secret."`
+	Engine     string    `mapstructure:"engine" default:"native" oneof:"native docker" doc:"What executes tasks: processes of their own users, or containers."`
+	Native     Native    `mapstructure:"native"`
+	Docker     Docker    `mapstructure:"docker"`
+	Fetch      Fetch     `mapstructure:"fetch"`
+	Env        Required  `mapstructure:"env"`
+	MaxRunTime Required  `mapstructure:"maxRunTime"`
+	ExitStatus Plugin    `mapstructure:"exitStatus"`
+	Artifacts  Artifacts `mapstructure:"artifacts"`
+	Caches     Caches    `mapstructure:"caches"`
+	TaskLog    Required  `mapstructure:"taskLog"`
+	Log        Log       `mapstructure:"log"`
+}
+
+// StateDir returns the directory for the worker's state.
+func (l Linux) StateDir() string { return cmp.Or(l.State, filepath.Join(l.Native.Dir, "state")) }
+
+// Worker is how much a worker takes on.
+type Worker struct {
+	Capacity       int           `mapstructure:"capacity" default:"1" min:"1" max:"250" doc:"How many tasks run at once."`
+	MaxTaskRunTime time.Duration `mapstructure:"maxTaskRunTime" default:"24h" min:"1s" max:"120h" doc:"The greatest maxRunTime that a task may ask for."`
+	PollInterval   time.Duration `mapstructure:"pollInterval" default:"30s" min:"100ms" max:"1h" doc:"How often the queue is asked whether running tasks were canceled."`
+}
+
+// Fetch is about what is fetched for tasks.
+type Fetch struct {
+	Loopback bool `mapstructure:"loopback" default:"false" doc:"Whether URLs in payloads may be on the worker's own host."`
+}
+
+// Log is that of the worker's own log, which goes to standard error.
+type Log struct {
+	Format string `mapstructure:"format" computed:"text on a terminal, else json" oneof:"text json" doc:"The form of the worker's own log."`
+	Level  string `mapstructure:"level" computed:"info; in run, warn" oneof:"debug info warn error" doc:"The least important messages in the worker's own log."`
+}
