@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write apps/*/deps.txt instead of compar
 var unlinked = []struct{ app, pkg, why string }{
 	{"*", "testing", "a conformance suite or a fake got into the binary"},
 	{"*", "github.com/google/wire", "wire only generates code"},
-	{"dc-linux-worker", "github.com/aws/aws-sdk-go-v2/service/ec2", "only ec2-spot-worker speaks to EC2"},
+	{"dc-linux-worker", "github.com/aws/aws-sdk-go-v2/feature/ec2/imds", "only ec2-spot-worker speaks to EC2"},
 }
 
 // Each app commits the list of third-party packages that it links, so that a
@@ -64,7 +64,7 @@ func TestWronglyLinked(t *testing.T) {
 			t.Errorf("a link of %s by %s is overlooked (-want +got):\n%s", rule.pkg, app, diff)
 		}
 	}
-	if got := wronglyLinked("ec2-spot-worker", []string{"fmt", "github.com/aws/aws-sdk-go-v2/service/ec2"}); len(got) > 0 {
+	if got := wronglyLinked("ec2-spot-worker", []string{"fmt", "github.com/aws/aws-sdk-go-v2/feature/ec2/imds"}); len(got) > 0 {
 		t.Errorf("one app's rule holds for another: %q", got)
 	}
 }
