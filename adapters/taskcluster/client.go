@@ -38,7 +38,7 @@ type Client struct {
 	tel  telemetry.Telemetry
 	log  *slog.Logger
 
-	creds atomic.Pointer[task.Credentials] // the worker's own
+	creds *atomic.Pointer[task.Credentials] // the worker's own
 
 	// What the deployment turned out to be too old for.
 	noContentLength, noBootTime atomic.Bool
@@ -69,15 +69,20 @@ func NewClient(cfg Config, tel telemetry.Telemetry, log *slog.Logger) (*Client, 
 			// No API redirects, and content goes where the queue said.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		tel: tel,
-		log: log,
+		tel:   tel,
+		log:   log,
+		creds: &atomic.Pointer[task.Credentials]{},
 	}
-	c.SetCredentials(cfg.Credentials)
+	if cfg.As != nil {
+		c.creds = cfg.As.creds
+	} else {
+		c.SetCredentials(cfg.Credentials)
+	}
 	return c, transport.CloseIdleConnections, nil
 }
 
 // SetCredentials replaces the worker's own credentials, for all calls that
-// begin afterwards. Calls about a run use those of its claim, and go on.
+// begin afterwards, also those of clients that share them. Calls about a run use those of its claim, and go on.
 func (c *Client) SetCredentials(creds task.Credentials) { c.creds.Store(&creds) }
 
 // credentials returns the worker's own credentials.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/run"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry/telemetrytest"
 )
@@ -242,4 +243,20 @@ func FuzzAnswers(f *testing.F) {
 			t.Errorf("granted %d claims with error %v", len(claims), err)
 		}
 	})
+}
+
+func TestCredentialsAreShared(t *testing.T) {
+	first := connect(t, worker)
+	cfg := worker
+	cfg.As, cfg.Credentials = first, task.Credentials{ClientID: "nobody"}
+	second := connect(t, cfg)
+	for _, renews := range []*Client{first, second} {
+		want := task.Credentials{ClientID: "renewed", AccessToken: fmt.Sprintf("%p", renews)}
+		renews.SetCredentials(want)
+		for _, c := range []*Client{first, second} {
+			if got := c.credentials(); got != want {
+				t.Errorf("credentials are %+v, want %+v", got, want)
+			}
+		}
+	}
 }

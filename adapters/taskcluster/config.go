@@ -24,6 +24,7 @@ const (
 type Config struct {
 	RootURL     string           // of the deployment, such as https://tc.example.com
 	Credentials task.Credentials // the worker's own, until others are set
+	As          *Client          // whose credentials take their place, and are always the same; may be nil
 	TaskQueueID string           // "<provisioner>/<worker type>", the worker's pool
 	WorkerGroup string
 	WorkerID    string

@@ -113,7 +113,7 @@ func (t *Table) Markdown() string {
 			def = "`" + s.Default + "`"
 		}
 		if def == "" && s.Needs != "" {
-			def = "required by " + s.Needs
+			def = "required by " + s.Needs + s.when.String()
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | `%s` | %s |\n", s.Path, s.Expected(), def, s.Env, s.Doc)
 	}

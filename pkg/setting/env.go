@@ -56,7 +56,7 @@ func (t *Table) Missing(what string, found Problems, values ...Values) Problems 
 	for _, s := range t.settings {
 		isSet := slices.ContainsFunc(values, func(v Values) bool { return v[s.Path] != Value{} }) ||
 			slices.ContainsFunc(found, func(p Problem) bool { return p.Path == s.Path })
-		if what != "" && s.Needs == what && s.Default == "" && !isSet {
+		if what != "" && s.Needs == what && s.Default == "" && !isSet && t.holds(s.when, values) {
 			problems = append(problems, Problem{
 				Path:    s.Path,
 				Message: "is missing: expected " + s.Expected() + ", in the configuration file or in " + s.Env,
@@ -64,4 +64,19 @@ func (t *Table) Missing(what string, found Problems, values ...Values) Problems 
 		}
 	}
 	return problems
+}
+
+// holds reports whether a condition holds with values of which later ones have
+// precedence.
+func (t *Table) holds(c condition, values []Values) bool {
+	if c.path == "" {
+		return true
+	}
+	value := t.find(c.path).Default
+	for _, v := range values {
+		if set, ok := v[c.path]; ok {
+			value = set.Text
+		}
+	}
+	return slices.Contains(c.values, value)
 }

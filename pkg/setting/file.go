@@ -2,6 +2,7 @@ package setting
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,25 @@ type Values map[string]Value
 // ReadFile reads a configuration file in YAML. The values are those that are
 // fine, and nil if the file is not YAML.
 func (t *Table) ReadFile(name string, content []byte) (Values, Problems) {
-	c := &fileReader{table: t, name: name, values: Values{}}
+	return t.read(name, content, false)
+}
+
+// ReadDocument reads a document. The values are those that are fine.
+func (t *Table) ReadDocument(d Document) (Values, Problems) {
+	// JSON is YAML. Numbers that are told as text, as by json.Number, are
+	// numbers in it.
+	var content bytes.Buffer
+	encoder := json.NewEncoder(&content)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(d.Content); err != nil {
+		return nil, Problems{{Where: d.Name, Message: "is not JSON: " + err.Error()}}
+	}
+	return t.read(d.Name, content.Bytes(), true)
+}
+
+// read reads YAML. Lines may mean nothing to a reader.
+func (t *Table) read(name string, content []byte, unlined bool) (Values, Problems) {
+	c := &fileReader{table: t, name: name, unlined: unlined, values: Values{}}
 	d := yaml.NewDecoder(bytes.NewReader(content))
 	var doc yaml.Node
 	err := d.Decode(&doc)
@@ -45,11 +64,17 @@ func (t *Table) ReadFile(name string, content []byte) (Values, Problems) {
 type fileReader struct {
 	table    *Table
 	name     string
+	unlined  bool // whether lines mean nothing to a reader
 	values   Values
 	problems Problems
 }
 
-func (c *fileReader) at(line int) string { return fmt.Sprintf("%s:%d", c.name, line) }
+func (c *fileReader) at(line int) string {
+	if c.unlined {
+		return c.name
+	}
+	return fmt.Sprintf("%s:%d", c.name, line)
+}
 
 func (c *fileReader) problem(line int, path, format string, args ...any) {
 	c.problems = append(c.problems, Problem{c.at(line), path, fmt.Sprintf(format, args...)})

@@ -79,7 +79,7 @@ func (c *fileReader) text(s *Setting, at string, n *yaml.Node) string {
 
 // entry takes one entry of a list.
 func (c *fileReader) entry(s *Setting, at string, n *yaml.Node) map[string]string {
-	inner := &fileReader{table: s.entries, name: c.name, values: Values{}}
+	inner := &fileReader{table: s.entries, name: c.name, unlined: c.unlined, values: Values{}}
 	inner.section("", n)
 	inner.problems = append(inner.problems, s.entries.Missing(needEntry, inner.problems, inner.values)...)
 	for _, p := range inner.problems {

@@ -14,6 +14,8 @@
 //	env           the environment variable, if it is not named after the path
 //	needs         what the setting is required for, such as "deployment", or
 //	              "entry" in the struct of a list
+//	when          the values of another setting with which it is needed, such as
+//	              "colour=red,green"
 //	min, max      the least and the greatest value of a number or a duration
 //	oneof         the values that are allowed, separated by spaces
 //	pattern       a regular expression that text must match
@@ -40,12 +42,35 @@ type Setting struct {
 	Needs    string // what the setting is required for; empty if it is optional
 	Secret   bool
 
+	when     condition
 	kind     kind
 	min, max string
 	oneOf    []string
 	pattern  *regexp.Regexp
 	example  string
 	entries  *Table // of a list of structs
+}
+
+// condition is about the value of another setting. The zero condition holds.
+type condition struct {
+	path   string
+	values []string
+}
+
+func conditionOf(tag string) condition {
+	path, values, ok := strings.Cut(tag, "=")
+	if !ok {
+		return condition{}
+	}
+	return condition{path, strings.Split(values, ",")}
+}
+
+// String returns the condition as the end of a sentence.
+func (c condition) String() string {
+	if c.path == "" {
+		return ""
+	}
+	return " if " + c.path + " is " + orList(c.values)
 }
 
 // Table is all settings of an app, in the order of its struct. It does not
@@ -66,6 +91,9 @@ func Of[T any](prefix string) *Table {
 	t := &Table{prefix: prefix}
 	t.add("", reflect.TypeFor[T]())
 	for _, s := range t.settings {
+		if s.when.path != "" && t.find(s.when.path) == nil {
+			panic(fmt.Sprintf("setting: %s depends on %s, which is none", s.Path, s.when.path))
+		}
 		if s.Default != "" {
 			if err := s.Check(s.Default); err != nil {
 				panic(fmt.Sprintf("setting: default of %s: %v", s.Path, err))
@@ -99,6 +127,7 @@ func (t *Table) add(path string, section reflect.Type) {
 			Computed: f.Tag.Get("computed"),
 			Needs:    f.Tag.Get("needs"),
 			Secret:   f.Tag.Get("secret") == "true",
+			when:     conditionOf(f.Tag.Get("when")),
 			kind:     k,
 			min:      f.Tag.Get("min"),
 			max:      f.Tag.Get("max"),

@@ -89,11 +89,8 @@ func (s *Setting) Expected() string {
 	switch {
 	case s.kind == list:
 		return words + " of keys and values (" + strings.Join(s.entries.keys(""), ", ") + ")"
-	case len(s.oneOf) == 1:
-		return s.oneOf[0]
-	case len(s.oneOf) > 1:
-		last := len(s.oneOf) - 1
-		return strings.Join(s.oneOf[:last], ", ") + " or " + s.oneOf[last]
+	case len(s.oneOf) > 0:
+		return orList(s.oneOf)
 	case s.example != "":
 		return words + " such as " + s.example
 	case s.min != "" && s.max != "":
@@ -118,6 +115,15 @@ var units = []struct {
 	{"GB", 1e9},
 	{"TB", 1e12},
 	{"B", 1},
+}
+
+// orList returns values as in "a, b or c".
+func orList(values []string) string {
+	last := len(values) - 1
+	if last < 1 {
+		return strings.Join(values, "")
+	}
+	return strings.Join(values[:last], ", ") + " or " + values[last]
 }
 
 // ParseBytes reads a size: a number of bytes, with a unit such as MiB (2^20
