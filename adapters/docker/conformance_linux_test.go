@@ -120,7 +120,7 @@ type harness struct {
 func (h harness) Engine(testing.TB) engine.Engine { return h.e }
 
 func (h harness) Abilities() enginetest.Abilities {
-	return enginetest.Abilities{Proxies: true, Volumes: true, Shells: true}
+	return enginetest.Abilities{Proxies: true, Volumes: true, Shells: true, Images: true}
 }
 
 func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {

@@ -32,9 +32,11 @@ type ImageOptions struct {
 
 // Image is an image on the daemon.
 type Image struct {
-	ID         string // of the daemon
-	Entrypoint []string
-	Command    []string
-	WorkDir    string // absolute; empty for the root
-	Release    func() // is called once
+	ID          string // of the daemon, a hash of its content
+	ArchiveHash string // of the archive that it came in, such as "sha256:…"; empty if there was none
+	Entrypoint  []string
+	Command     []string
+	User        string // that commands run as, and maybe the group after a colon; empty for root
+	WorkDir     string // absolute; empty for the root
+	Release     func() // is called once
 }

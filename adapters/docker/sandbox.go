@@ -255,6 +255,7 @@ func (s *sandbox) settle(r engine.Result) {
 	s.result = &resultSet{
 		result: r,
 		dir:    strings.TrimPrefix(s.b.workDir(), "/"),
+		image:  engine.Image{Hash: s.b.image.ID, ArchiveHash: s.b.image.ArchiveHash},
 		files:  newFiles(s.e, s.id),
 		close:  sync.OnceFunc(s.dispose),
 	}
@@ -409,6 +410,7 @@ func (s *sandbox) Abort(ctx context.Context) error {
 type resultSet struct {
 	result engine.Result
 	dir    string
+	image  engine.Image
 	files  *files
 	close  func()
 }
@@ -424,6 +426,9 @@ func (r *resultSet) Result() engine.Result { return r.result }
 
 // Dir implements engine.ResultSet.
 func (r *resultSet) Dir() string { return r.dir }
+
+// Image implements engine.Imaged.
+func (r *resultSet) Image() engine.Image { return r.image }
 
 // argv returns a command with its entrypoint.
 func (s *sandbox) argv(command []string) []string {

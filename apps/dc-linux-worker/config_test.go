@@ -97,7 +97,7 @@ log: {format: text, level: debug}
 				Egress: "internet", Addresses: "10.213.0.0/16", Pull: "missing", MinFree: 5 << 30,
 				Limits:     section.DockerLimits{PIDs: 4096},
 				Preload:    []string{"debian:12", "busybox"},
-				Registries: []section.Registry{{Host: "r:5000", Username: "u", Password: "p"}},
+				Registries: []section.Registry{{Host: "r:5000", Username: "u", Password: "p", Public: true}},
 			},
 			Caches:     section.Caches{Enabled: true, Table: "/srv/caches.json"},
 			ExitStatus: section.Plugin{Enabled: false},

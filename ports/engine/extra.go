@@ -85,3 +85,16 @@ type Shell interface {
 	// Close kills the shell if it is still running. It is idempotent.
 	Close() error
 }
+
+// Imaged is implemented by result sets of sandboxes that were made of an image.
+type Imaged interface {
+	// Image returns which image that was.
+	Image() Image
+}
+
+// Image identifies an image by its content. Hashes are written as
+// "sha256:<hexadecimal>".
+type Image struct {
+	Hash        string // by which the engine knows it
+	ArchiveHash string // of the archive that it came in, as it was fetched; empty if it did not
+}

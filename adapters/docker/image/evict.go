@@ -72,18 +72,21 @@ func (s *Store) brought(ctx context.Context) []broughtImage {
 		b := broughtImage{id: i.ID, tags: i.RepoTags}
 		if details, err := s.daemon.ImageInspect(ctx, i.ID); err == nil {
 			// The listing has the tags of the filter alone.
-			b.used, b.tags = details.Metadata.LastTagTime, ours(slices.Concat(details.RepoTags, details.RepoDigests))
+			b.used, b.tags = details.Metadata.LastTagTime, ours(i.ID, slices.Concat(details.RepoTags, details.RepoDigests))
 		}
-		all = append(all, b)
+		if len(b.tags) > 0 {
+			all = append(all, b)
+		}
 	}
 	slices.SortFunc(all, func(a, b broughtImage) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.id, b.id)) })
 	return all
 }
 
 // ours returns those names of an image that it was brought under, and the tags
-// that say so: somebody else may have given it other ones.
-func ours(names []string) []string {
+// that say so: somebody else may have given it other ones, or have brought it.
+func ours(id string, names []string) []string {
 	var mine []string
+	closed := closedTag(id)
 	for _, name := range names {
 		if strings.HasPrefix(name, repository) {
 			continue
@@ -94,9 +97,12 @@ func ours(names []string) []string {
 		}
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, repository+":") {
+		if strings.HasPrefix(name, repository+":") && name != closed {
 			mine = append(mine, name)
 		}
+	}
+	if len(mine) > 0 && slices.Contains(names, closed) {
+		mine = append(mine, closed)
 	}
 	return mine
 }

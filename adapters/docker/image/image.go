@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +26,10 @@ import (
 )
 
 // repository is that of the tags of images that were brought.
-const repository = "taskcluster-worker.invalid/image"
+const (
+	host       = "taskcluster-worker.invalid"
+	repository = host + "/image"
+)
 
 // Config says where images come from, and how long they stay.
 type Config struct {
@@ -33,13 +37,6 @@ type Config struct {
 	Pull       Pull     // default PullAlways
 	Preload    []string // names of images to pull ahead
 	MinFree    int64    // bytes: with less on the daemon's disk, images are removed; 0 for never
-}
-
-// Registry is where the worker has an account. No task sees its credentials.
-type Registry struct {
-	Host     string // as in names of images, such as registry.example.com:5000; docker.io for Docker Hub
-	Username string
-	Password string
 }
 
 // Pull says when a registry is asked for an image that the daemon has already.
@@ -71,15 +68,25 @@ func New(c Config) docker.ImagesOf {
 		}
 		s := &Store{config: c, daemon: daemon, log: log, used: map[string]int{}, calls: map[string]*bringing{}}
 		for _, name := range c.Preload {
-			i, err := s.Acquire(ctx, docker.ImageRef{Name: name}, docker.ImageOptions{Log: tasklog.New(discard{})})
-			if err != nil {
+			if err := s.preload(ctx, name); err != nil {
 				log.WarnContext(ctx, "an image could not be pulled ahead", slog.String("image", name), slog.Any("error", err))
-				continue
 			}
-			i.Release()
 		}
 		return s, nil
 	}
+}
+
+// preload pulls an image that no task has asked for yet.
+func (s *Store) preload(ctx context.Context, name string) error {
+	n, err := parseName(name)
+	if err != nil {
+		return err
+	}
+	i, err := s.named(ctx, n, tasklog.New(discard{}))
+	if err == nil {
+		i.Release()
+	}
+	return err
 }
 
 // discard is a task log that nobody reads.
@@ -93,10 +100,13 @@ func (s *Store) Acquire(ctx context.Context, r docker.ImageRef, o docker.ImageOp
 	s.makeRoom(ctx)
 	if r.Name != "" {
 		n, err := parseName(r.Name)
+		if err == nil {
+			err = s.authorize(ctx, n, o.Authorize)
+		}
 		if err != nil {
 			return docker.Image{}, err
 		}
-		return s.acquire(ctx, n.full, n.full, o.Log, func(ctx context.Context) error { return s.pull(ctx, n, o.Log) })
+		return s.named(ctx, n, o.Log)
 	}
 	if o.Fetch == nil {
 		return docker.Image{}, fault.Malformedf("payload.image: archives of images are not available on this worker")
@@ -111,10 +121,29 @@ func (s *Store) Acquire(ctx context.Context, r docker.ImageRef, o docker.ImageOp
 	return s.acquire(ctx, content.Key, tagOf(content.Key), o.Log, func(ctx context.Context) error { return s.load(ctx, r.Archive, content, o.Log) })
 }
 
+// named returns an image that has a name.
+func (s *Store) named(ctx context.Context, n imageName, log *tasklog.Log) (docker.Image, error) {
+	return s.acquire(ctx, n.full, n.full, log, func(ctx context.Context) error { return s.pull(ctx, n, log) })
+}
+
 // tagOf returns the tag of the image that a key stands for.
 func tagOf(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return repository + ":" + hex.EncodeToString(sum[:16])
+}
+
+// hashTag returns the tag that tells the hash of the archive which an image with
+// another tag came in.
+func hashTag(tag, hexadecimal string) string { return tag + "-" + hexadecimal }
+
+// archiveHash returns what hashTag has kept, or "".
+func archiveHash(tag string, tags []string) string {
+	for _, t := range tags {
+		if hexadecimal, ok := strings.CutPrefix(t, tag+"-"); ok {
+			return "sha256:" + hexadecimal
+		}
+	}
+	return ""
 }
 
 // acquire brings the image of a key, which then has a name, and holds it.
@@ -140,9 +169,9 @@ func (s *Store) hold(ctx context.Context, name string) (docker.Image, error) {
 		return docker.Image{}, fmt.Errorf("inspect image: %w", err)
 	}
 	s.used[i.ID]++
-	image := docker.Image{ID: i.ID, Release: sync.OnceFunc(func() { s.release(i.ID) })}
+	image := docker.Image{ID: i.ID, ArchiveHash: archiveHash(name, i.RepoTags), Release: sync.OnceFunc(func() { s.release(i.ID) })}
 	if c := i.Config; c != nil {
-		image.Entrypoint, image.Command, image.WorkDir = c.Entrypoint, c.Cmd, c.WorkingDir
+		image.Entrypoint, image.Command, image.User, image.WorkDir = c.Entrypoint, c.Cmd, c.User, c.WorkingDir
 	}
 	return image, nil
 }
@@ -192,16 +221,16 @@ func (s *Store) once(ctx context.Context, key string, log *tasklog.Log, bring fu
 	}
 }
 
-// has reports whether the daemon has an image.
-func (s *Store) has(ctx context.Context, name string) (bool, error) {
-	_, err := s.daemon.ImageInspect(ctx, name)
+// find returns the ID of an image, or "" if the daemon does not have it.
+func (s *Store) find(ctx context.Context, name string) (string, error) {
+	i, err := s.daemon.ImageInspect(ctx, name)
 	if errdefs.IsNotFound(err) {
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, fault.Unavailablef(err, "the Docker daemon does not say whether it has image %s", name)
+		return "", fault.Unavailablef(err, "the Docker daemon does not say whether it has image %s", name)
 	}
-	return true, nil
+	return i.ID, nil
 }
 
 // mark gives an image the tag of a key, which notes when it was used.

@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -20,11 +18,6 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/klauspost/compress/zstd"
 	"github.com/moby/moby/client"
 	"github.com/pierrec/lz4/v4"
@@ -94,11 +87,18 @@ func (l *taskLog) Write(p []byte) (int, error) {
 	return l.Builder.Write(p)
 }
 
-// acquire acquires an image, and checks that it is one that runs.
+// acquire acquires an image with the scope for it, and checks that it is one that
+// runs.
 func acquire(tb testing.TB, s docker.Images, r docker.ImageRef, f fetch.Fetch) (docker.Image, string, error) {
 	tb.Helper()
+	return acquireAs(tb, s, r, docker.ImageOptions{Fetch: f, Authorize: func(context.Context, ...task.Scopes) error { return nil }})
+}
+
+func acquireAs(tb testing.TB, s docker.Images, r docker.ImageRef, o docker.ImageOptions) (docker.Image, string, error) {
+	tb.Helper()
 	log := new(taskLog)
-	i, err := s.Acquire(tb.Context(), r, docker.ImageOptions{Log: tasklog.New(log), Fetch: f})
+	o.Log = tasklog.New(log)
+	i, err := s.Acquire(tb.Context(), r, o)
 	if err == nil {
 		if _, err := connect(tb).ImageInspect(tb.Context(), i.ID); err != nil {
 			tb.Errorf("the image is not on the daemon: %v", err)
@@ -129,85 +129,6 @@ func saved(tb testing.TB) []byte {
 		tb.Fatal(err)
 	}
 	return archive
-}
-
-// serve serves a registry that has the test image as test/image:1, and returns
-// its host and the image's digest. With a password, it wants it from "user".
-func serve(tb testing.TB, password string) (host, digest string) {
-	tb.Helper()
-	handler := registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, got, ok := r.BasicAuth(); password != "" && (!ok || user != "user" || got != password) {
-			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-			http.Error(w, `{"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}`, http.StatusUnauthorized)
-			return
-		}
-		handler.ServeHTTP(w, r)
-	}))
-	tb.Cleanup(server.Close)
-	host = strings.TrimPrefix(server.URL, "http://")
-	archive := saved(tb)
-	img, err := tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }, nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	ref, err := name.ParseReference(host + "/test/image:1")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	auth := authn.Anonymous
-	if password != "" {
-		auth = &authn.Basic{Username: "user", Password: password}
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	defer transport.CloseIdleConnections()
-	if err := remote.Write(ref, img, remote.WithAuth(auth), remote.WithTransport(transport)); err != nil {
-		tb.Fatal(err)
-	}
-	hash, err := img.Digest()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return host, hash.String()
-}
-
-func TestPull(t *testing.T) {
-	host, digest := serve(t, "")
-	s := open(t, image.Config{})
-	for _, ref := range []string{host + "/test/image@" + digest, host + "/test/image:1", host + "/test/image:1"} {
-		i, log, err := acquire(t, s, docker.ImageRef{Name: ref}, nil)
-		if err != nil {
-			t.Errorf("%s: %v", ref, err)
-			continue
-		}
-		if !strings.Contains(log, "[docker] Pull") {
-			t.Errorf("the log of pulling %s says nothing of it: %s", ref, log)
-		}
-		i.Release()
-	}
-	_, log, err := acquire(t, s, docker.ImageRef{Name: host + "/test/image:1@" + digest}, nil)
-	if err != nil || strings.Contains(log, "Pulling") {
-		t.Errorf("what is named by digest is pulled twice: %v\n%s", err, log)
-	}
-	_, _, err = acquire(t, s, docker.ImageRef{Name: host + "/test/missing:1"}, nil)
-	wantFault(t, err, fault.Malformed, "/test/missing:1 cannot be pulled")
-	_, _, err = acquire(t, s, docker.ImageRef{Name: "Not A Name"}, nil)
-	wantFault(t, err, fault.Malformed, `"Not A Name" is not the name of an image`)
-}
-
-func TestPullWithLogin(t *testing.T) {
-	const password = "very-secret"
-	host, _ := serve(t, password)
-	ref := docker.ImageRef{Name: host + "/test/image:1"}
-	_, _, err := acquire(t, open(t, image.Config{}), ref, nil)
-	wantFault(t, err, fault.Malformed, "cannot be pulled")
-	_, _, err = acquire(t, open(t, image.Config{Registries: []image.Registry{{Host: host, Username: "user", Password: "wrong"}}}), ref, nil)
-	wantFault(t, err, fault.Malformed, "cannot be pulled")
-	s := open(t, image.Config{Registries: []image.Registry{{Host: "elsewhere", Username: "a", Password: "b"}, {Host: host, Username: "user", Password: password}}})
-	_, log, err := acquire(t, s, ref, nil)
-	if err != nil || strings.Contains(log, password) {
-		t.Errorf("%v\n%s", err, log)
-	}
 }
 
 func TestImagesThatTheOperatorHasAreUsedWhereThatIsAllowed(t *testing.T) {
@@ -321,45 +242,64 @@ func ociLayout(tb testing.TB) []byte {
 }
 
 func TestLoad(t *testing.T) {
-	plain := saved(t)
-	for _, tt := range []struct {
-		title   string
-		archive []byte
-	}{
-		{"the old layout", plain},
-		{"gzip", compressed(t, plain, func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) })},
-		{"zstd", compressed(t, plain, func(w io.Writer) io.WriteCloser {
+	forms := map[string]func(io.Writer) io.WriteCloser{
+		"plain": func(w io.Writer) io.WriteCloser { return plain{w} },
+		"gzip":  func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
+		"lz4":   func(w io.Writer) io.WriteCloser { return lz4.NewWriter(w) },
+		"zstd": func(w io.Writer) io.WriteCloser {
 			z, err := zstd.NewWriter(w)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return z
-		})},
-		{"lz4", compressed(t, plain, func(w io.Writer) io.WriteCloser { return lz4.NewWriter(w) })},
-		{"the OCI layout", ociLayout(t)},
-	} {
-		t.Run(tt.title, func(t *testing.T) {
-			s := open(t, image.Config{})
-			src := &source{archive: tt.archive, key: "artifact:" + tt.title}
-			var wg sync.WaitGroup
-			for range 3 {
-				wg.Go(func() {
-					if _, log, err := acquire(t, s, archiveRef, src.fetch); err != nil {
-						t.Errorf("%v\n%s", err, log)
-					}
-				})
-			}
-			wg.Wait()
-			// The next worker finds it.
-			_, log, err := acquire(t, open(t, image.Config{}), archiveRef, src.fetch)
-			if err != nil || !strings.Contains(log, "loaded before") {
-				t.Errorf("%v\n%s", err, log)
-			}
-			if n := src.opened.Load(); n != 1 {
-				t.Errorf("the archive was fetched %d times", n)
-			}
-		})
+		},
 	}
+	for layout, archive := range map[string][]byte{"the old layout": saved(t), "the OCI layout": ociLayout(t)} {
+		for form, by := range forms {
+			t.Run(layout+", "+form, func(t *testing.T) {
+				s := open(t, image.Config{})
+				src := &source{archive: compressed(t, archive, by), key: "artifact:" + layout + form}
+				sum := sha256.Sum256(src.archive)
+				hash := "sha256:" + hex.EncodeToString(sum[:])
+				var wg sync.WaitGroup
+				for range 3 {
+					wg.Go(func() {
+						i, log, err := acquire(t, s, archiveRef, src.fetch)
+						if err != nil || i.ArchiveHash != hash {
+							t.Errorf("%v, hash %s, want %s\n%s", err, i.ArchiveHash, hash, log)
+						}
+					})
+				}
+				wg.Wait()
+				// The next worker finds it.
+				i, log, err := acquire(t, open(t, image.Config{}), archiveRef, src.fetch)
+				if err != nil || i.ArchiveHash != hash || !strings.Contains(log, "loaded before") {
+					t.Errorf("%v, hash %s, want %s\n%s", err, i.ArchiveHash, hash, log)
+				}
+				if n := src.opened.Load(); n != 1 {
+					t.Errorf("the archive was fetched %d times", n)
+				}
+			})
+		}
+	}
+}
+
+// plain compresses nothing.
+type plain struct{ io.Writer }
+
+func (plain) Close() error { return nil }
+
+// A task proves its right to an archive by resolving it, whatever is there.
+func TestArchivesAreResolvedForEachTask(t *testing.T) {
+	s := open(t, image.Config{})
+	src := &source{archive: saved(t), key: "artifact:private"}
+	if _, log, err := acquire(t, s, archiveRef, src.fetch); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	_, _, err := acquire(t, s, archiveRef, func(context.Context, fetch.Reference) (fetch.Content, error) {
+		return fetch.Content{}, fault.Malformedf("the task may not read it")
+	})
+	wantFault(t, err, fault.Malformed, "the task may not read it")
 }
 
 func TestArchivesThatAreNoImage(t *testing.T) {
@@ -421,7 +361,7 @@ func TestArchiveTakesNoNamesOfOtherImages(t *testing.T) {
 }
 
 func TestImagesAreRemovedWhenDiskIsShort(t *testing.T) {
-	host, _ := serve(t, "")
+	host := serve(t, "").host
 	enough := open(t, image.Config{})
 	pulled := docker.ImageRef{Name: host + "/test/image:1"}
 	i, _, err := acquire(t, enough, pulled, nil)

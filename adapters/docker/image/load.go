@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,21 +27,23 @@ import (
 // stored on the way.
 func (s *Store) load(ctx context.Context, r fetch.Reference, content fetch.Content, log *tasklog.Log) error {
 	tag := tagOf(content.Key)
-	there, err := s.has(ctx, tag)
+	there, err := s.find(ctx, tag)
 	if err != nil {
 		return err
 	}
-	if there {
+	if there != "" {
 		log.Infof("[docker] Found the image of %s, loaded before", r)
 		return s.mark(ctx, tag, tag)
 	}
 	start := time.Now()
 	log.Infof("[docker] Loading the image of %s", r)
-	body, _, err := content.Open(ctx)
+	source, size, err := content.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("load image: %w", err)
 	}
-	defer func() { _ = body.Close() }()
+	defer func() { _ = source.Close() }()
+	hash := sha256.New()
+	body := io.TeeReader(&counted{Reader: source, size: size, progress: newProgress(log, "Loaded")}, hash)
 	archive, err := decompress(body)
 	if err != nil {
 		return badArchive(r, err)
@@ -48,6 +52,9 @@ func (s *Store) load(ctx context.Context, r fetch.Reference, content fetch.Conte
 	// The archive ends before its source does, which tells at its own end
 	// whether it was what it should be.
 	if err := s.transfer(ctx, r, tag, io.MultiReader(archive, exhausting{body})); err != nil {
+		return err
+	}
+	if err := s.mark(ctx, tag, hashTag(tag, hex.EncodeToString(hash.Sum(nil)))); err != nil {
 		return err
 	}
 	log.Infof("[docker] Loaded the image of %s in %s", r, seconds(start))
@@ -123,6 +130,8 @@ func loaded(answer io.Reader) error {
 		}
 	}
 }
+
+var errEmpty = errors.New("the archive holds no image")
 
 // maxWindow bounds the memory that decompression takes.
 const maxWindow = 128 << 20

@@ -2,32 +2,27 @@ package image
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
-const (
-	pullAttempts  = 4
-	progressEvery = 5 * time.Second
-)
+const pullAttempts = 4
 
 // imageName is the name of an image in a registry.
 type imageName struct {
-	full     string // with host and tag, or digest
-	host     string
-	digested bool
+	full       string // with host and tag, or digest
+	short      string // as people write it: without the host of Docker Hub
+	repository string // with host, without tag or digest
+	host       string
+	digested   bool
 }
 
 func parseName(name string) (imageName, error) {
@@ -35,44 +30,57 @@ func parseName(name string) (imageName, error) {
 	if err != nil {
 		return imageName{}, fault.Malformedf("payload.image: %q is not the name of an image: %v", name, err)
 	}
-	_, digested := ref.(reference.Digested)
-	return imageName{full: ref.String(), host: reference.Domain(ref), digested: digested}, nil
+	n := imageName{full: ref.String(), short: reference.FamiliarString(ref), repository: ref.Name(), host: reference.Domain(ref)}
+	if n.host == host {
+		// Tags of the worker's own would be a way round the rights to archives.
+		return imageName{}, fault.Malformedf("payload.image: there is no registry %s", host)
+	}
+	_, n.digested = ref.(reference.Digested)
+	return n, nil
 }
 
 // pull brings an image from its registry, unless the daemon has it and need not
 // ask. An image that the daemon had before anything was brought is not marked.
 func (s *Store) pull(ctx context.Context, n imageName, log *tasklog.Log) error {
-	tag := tagOf("name:" + n.full)
-	there, err := s.has(ctx, n.full)
+	tag, a := tagOf("name:"+n.full), s.account(n)
+	there, err := s.find(ctx, n.full)
 	if err != nil {
 		return err
 	}
-	mine := !there
-	if there {
-		if mine, err = s.has(ctx, tag); err != nil {
+	mine, closed := there == "", false
+	if there != "" {
+		marked, err := s.find(ctx, tag)
+		if err != nil {
+			return err
+		}
+		mine = marked != ""
+		if closed, err = s.closed(ctx, there); err != nil {
 			return err
 		}
 	}
-	if !there || s.config.Pull == PullAlways && !n.digested {
-		if err := s.pullAgain(ctx, n, log); err != nil {
-			return err
+	switch {
+	case there == "" || s.config.Pull == PullAlways && !n.digested:
+		err = s.persist(ctx, n, log, "pull", func() error { return s.pullOnce(ctx, n, a, log) })
+		if err == nil && a != nil && !a.Public {
+			err = s.close(ctx, n)
 		}
+	case closed || a != nil && !a.Public:
+		// What the daemon has, the registry may not give to this worker any more.
+		err = s.persist(ctx, n, log, "ask for", func() error { return s.ask(ctx, n, a) })
 	}
-	if !mine {
-		return nil
+	if err != nil || !mine {
+		return err
 	}
 	return s.mark(ctx, n.full, tag)
 }
 
-// pullAgain repeats what may succeed the next time.
-func (s *Store) pullAgain(ctx context.Context, n imageName, log *tasklog.Log) error {
+// persist repeats what may succeed the next time.
+func (s *Store) persist(ctx context.Context, n imageName, log *tasklog.Log, verb string, once func() error) error {
 	pause := time.Second
 	for attempt := 1; ; attempt++ {
-		start := time.Now()
-		err := s.pullOnce(ctx, n, log)
+		err := once()
 		switch {
 		case err == nil:
-			log.Infof("[docker] Pulled image %s in %s", n.full, seconds(start))
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -81,7 +89,7 @@ func (s *Store) pullAgain(ctx context.Context, n imageName, log *tasklog.Log) er
 		case attempt == pullAttempts:
 			return fault.Unavailablef(err, "image %s could not be pulled in %d attempts", n.full, attempt)
 		}
-		log.Warnf("[docker] Pulling image %s failed, and will be repeated: %v", n.full, err)
+		log.Warnf("[docker] Failed to %s image %s, and will try again: %v", verb, n.full, err)
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -93,18 +101,19 @@ func (s *Store) pullAgain(ctx context.Context, n imageName, log *tasklog.Log) er
 	}
 }
 
-func (s *Store) pullOnce(ctx context.Context, n imageName, log *tasklog.Log) error {
-	auth, err := s.auth(n.host)
+func (s *Store) pullOnce(ctx context.Context, n imageName, a *Registry, log *tasklog.Log) error {
+	auth, err := a.encode()
 	if err != nil {
 		return err
 	}
+	start := time.Now()
 	log.Infof("[docker] Pulling image %s", n.full)
 	answer, err := s.daemon.ImagePull(ctx, n.full, client.ImagePullOptions{RegistryAuth: auth})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = answer.Close() }()
-	p := progress{log: log, layers: map[string][2]int64{}, next: time.Now().Add(progressEvery)}
+	p := newProgress(log, "Pulled")
 	for m, err := range answer.JSONMessages(ctx) {
 		if err != nil {
 			return fmt.Errorf("pull image: %w", err)
@@ -116,22 +125,8 @@ func (s *Store) pullOnce(ctx context.Context, n imageName, log *tasklog.Log) err
 			p.note(m.ID, m.Progress.Current, m.Progress.Total)
 		}
 	}
+	log.Infof("[docker] Pulled image %s in %s", n.full, seconds(start))
 	return nil
-}
-
-// auth returns the credentials for a registry in the form of the API, or "".
-func (s *Store) auth(host string) (string, error) {
-	for _, r := range s.config.Registries {
-		if r.Host != host {
-			continue
-		}
-		raw, err := json.Marshal(registry.AuthConfig{Username: r.Username, Password: r.Password, ServerAddress: host}) //nolint:gosec // the daemon is to have it
-		if err != nil {
-			return "", fmt.Errorf("encode credentials: %w", err)
-		}
-		return base64.URLEncoding.EncodeToString(raw), nil
-	}
-	return "", nil
 }
 
 // refused reports whether a registry does not have an image, or does not give it
@@ -151,25 +146,3 @@ func refused(err error) bool {
 	}
 	return false
 }
-
-// progress tells now and then how far a download is.
-type progress struct {
-	log    *tasklog.Log
-	layers map[string][2]int64 // bytes that are there, and of all
-	next   time.Time
-}
-
-func (p *progress) note(layer string, current, total int64) {
-	p.layers[layer] = [2]int64{current, total}
-	if time.Now().Before(p.next) {
-		return
-	}
-	p.next = time.Now().Add(progressEvery)
-	var there, all int64
-	for _, l := range p.layers {
-		there, all = there+l[0], all+l[1]
-	}
-	p.log.Infof("[docker] Pulled %d of %d MB", there/1e6, all/1e6)
-}
-
-var errEmpty = errors.New("the archive holds no image")

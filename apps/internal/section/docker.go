@@ -47,7 +47,8 @@ type DockerAllow struct {
 
 // Registry is an account at a registry.
 type Registry struct {
-	Host     string `mapstructure:"host" needs:"entry" example:"registry.example.com:5000" doc:"As in names of images; docker.io for Docker Hub."`
+	Host     string `mapstructure:"host" needs:"entry" example:"registry.example.com:5000" doc:"As in names of images, maybe with the first part of their path; docker.io for Docker Hub."`
 	Username string `mapstructure:"username" needs:"entry" doc:"Who the worker is there."`
 	Password string `mapstructure:"password" needs:"entry" secret:"true" doc:"The password, or a token."`
+	Public   bool   `mapstructure:"public" default:"false" doc:"Whether every task may use what the account can read, without the scope docker-worker:image:<name>."`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -165,6 +166,11 @@ func (r *memoryResultSet) FS() fs.FS { return r.a.files }
 
 // Dir implements engine.ResultSet.
 func (r *memoryResultSet) Dir() string { return memoryDir }
+
+// Image implements engine.Imaged.
+func (r *memoryResultSet) Image() engine.Image {
+	return engine.Image{Hash: "sha256:" + strings.Repeat("0123456789abcdef", 4)}
+}
 
 // Close implements engine.ResultSet.
 func (r *memoryResultSet) Close() error {

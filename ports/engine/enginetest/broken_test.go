@@ -66,6 +66,7 @@ type broken struct {
 	result func(engine.Result) engine.Result
 	files  func(fs.FS) fs.FS
 	dir    string
+	image  func(engine.Image) engine.Image
 }
 
 func (b *broken) Engine(testing.TB) engine.Engine { return b }
@@ -259,6 +260,14 @@ func (r *brokenResultSet) FS() fs.FS {
 		return r.s.b.files(r.ResultSet.FS())
 	}
 	return r.ResultSet.FS()
+}
+
+func (r *brokenResultSet) Image() engine.Image {
+	i := r.ResultSet.(engine.Imaged).Image()
+	if r.s.b.image != nil {
+		return r.s.b.image(i)
+	}
+	return i
 }
 
 func (r *brokenResultSet) Dir() string {

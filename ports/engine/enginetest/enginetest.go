@@ -44,7 +44,7 @@ type Reopener interface {
 }
 
 // Abilities tells which of the optional interfaces an engine implements.
-type Abilities struct{ Proxies, Volumes, Shells, Reattach, Interrupts bool }
+type Abilities struct{ Proxies, Volumes, Shells, Reattach, Interrupts, Images bool }
 
 // Verb is what a task does in a step.
 type Verb string
@@ -134,6 +134,7 @@ func checks() []namedCheck {
 		{"ShowsFilesUntilClose", showsFiles},
 		{"FollowsNoLinkOutOfSandbox", followsNoLinkOut},
 		{"SeparatesSandboxes", separatesSandboxes},
+		{"IdentifiesImage", identifiesImage},
 		{"ServesProxies", servesProxies},
 		{"MountsVolumes", mountsVolumes},
 		{"OpensShells", opensShells},

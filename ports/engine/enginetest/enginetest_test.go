@@ -3,6 +3,7 @@ package enginetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -123,6 +124,17 @@ func TestChecks(t *testing.T) {
 		"ClosesBuilder": {
 			func(b *broken) { b.closeError = errBroken },
 			func(b *broken) { b.closeKills = true },
+		},
+		"IdentifiesImage": {
+			func(b *broken) { b.declared.Images = false },
+			func(b *broken) { b.image = func(engine.Image) engine.Image { return engine.Image{Hash: "busybox"} } },
+			func(b *broken) {
+				b.image = func(i engine.Image) engine.Image { i.ArchiveHash = "sha256:"; return i }
+			},
+			func(b *broken) {
+				n := 0
+				b.image = func(engine.Image) engine.Image { n++; return engine.Image{Hash: fmt.Sprintf("sha256:%064d", n)} }
+			},
 		},
 		"ShowsFilesUntilClose": {
 			func(b *broken) { b.files = func(fs.FS) fs.FS { return fstest.MapFS{} } },

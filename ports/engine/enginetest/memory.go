@@ -52,7 +52,7 @@ func (m *Memory) Reopen(testing.TB) engine.Engine { return m }
 
 // Abilities implements Harness.
 func (m *Memory) Abilities() Abilities {
-	return Abilities{Proxies: true, Volumes: true, Shells: true, Reattach: true, Interrupts: true}
+	return Abilities{Proxies: true, Volumes: true, Shells: true, Reattach: true, Interrupts: true, Images: true}
 }
 
 // memoryPayload is the payload of a Memory.
