@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 
+	"github.com/taskcluster/taskcluster-worker/pkg/poll"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 )
 
@@ -111,15 +112,13 @@ func (w *watch) Wait(ctx context.Context) (interrupt.Notice, error) {
 // poll asks until ctx is done, and announces what is new and not less urgent
 // than before.
 func (w *watch) poll(ctx context.Context, m *Metadata, log *slog.Logger) {
-	ticker := time.NewTicker(w.every)
-	defer ticker.Stop()
 	var last interrupt.Notice
 	failing := false
-	for {
+	_ = poll.Until(ctx, w.every, func(ctx context.Context) bool { // it ends with ctx alone
 		n, ok, err := w.ask(ctx, m)
 		switch {
 		case ctx.Err() != nil:
-			return
+			return true
 		case err != nil:
 			if !failing {
 				log.WarnContext(ctx, "instance metadata cannot be read", slog.Any("error", err))
@@ -129,12 +128,8 @@ func (w *watch) poll(ctx context.Context, m *Metadata, log *slog.Logger) {
 			w.announce(n)
 		}
 		failing = err != nil
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+		return false
+	})
 }
 
 // ask makes one attempt: the next one is soon.

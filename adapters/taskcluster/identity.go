@@ -64,11 +64,16 @@ type IdentityConfig struct {
 	ProviderID string    // of the worker's provider, such as "community-tc-workers-aws"
 	Prove      Prover    // makes what that provider takes as proof
 	BootTime   time.Time // of the host; unknown if zero
+
+	// File is where the registration is kept for the next process, which some
+	// providers do not let register again. Empty for none. Its content is
+	// secret.
+	File string
 }
 
-// NewIdentity registers the worker that c is configured for, whose own
-// credentials c has from then on, and renews them until the returned function
-// is called. It retries transient errors for a while.
+// NewIdentity registers the worker that c is configured for, unless an earlier
+// process has. Its own credentials c has from then on, and they are renewed
+// until the returned function is called. It retries transient errors for a while.
 func NewIdentity(ctx context.Context, c *Client, cfg IdentityConfig, log *slog.Logger) (*Identity, func(), error) {
 	if cfg.ProviderID == "" || cfg.Prove == nil {
 		return nil, nil, errors.New("register worker: no provider is configured")
@@ -77,13 +82,19 @@ func NewIdentity(ctx context.Context, c *Client, cfg IdentityConfig, log *slog.L
 		StaticIdentity: NewStaticIdentity(c), manager: NewWorkerManager(c), cfg: cfg, log: log,
 		notices: make(chan interrupt.Notice, 1),
 	}
-	var first Registration
-	err := c.retry(ctx, "worker-manager.registerWorker", c.cfg.RetryFor, func() (err error) {
-		first, err = i.register(ctx)
-		return err
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("register worker: %w", err)
+	first, known := i.recall(ctx)
+	if known {
+		c.SetCredentials(first.Credentials)
+		log.InfoContext(ctx, "worker is registered already", slog.Time("expires", first.Expires))
+	} else {
+		err := c.retry(ctx, "worker-manager.registerWorker", c.cfg.RetryFor, func() (err error) {
+			first, err = i.register(ctx)
+			return err
+		})
+		if err != nil {
+			return nil, nil, fmt.Errorf("register worker: %w", err)
+		}
+		i.keep(ctx, first)
 	}
 	i.pool = first.Config
 	renewing, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -96,7 +107,12 @@ func NewIdentity(ctx context.Context, c *Client, cfg IdentityConfig, log *slog.L
 }
 
 // Remove implements identity.Provider.
-func (i *Identity) Remove(ctx context.Context) error { return i.manager.Remove(ctx) }
+func (i *Identity) Remove(ctx context.Context) error {
+	if err := i.manager.Remove(ctx); err != nil {
+		return err
+	}
+	return i.forget()
+}
 
 // Wait implements interrupt.Source.
 func (i *Identity) Wait(ctx context.Context) (interrupt.Notice, error) {
@@ -140,6 +156,8 @@ func (i *Identity) renew(ctx context.Context, r Registration) {
 			return
 		}
 		i.log.InfoContext(ctx, "credentials are renewed", slog.Time("expires", next.Expires))
+		next.Config = i.pool // which comes with the first registration alone
+		i.keep(ctx, next)
 		r = next
 	}
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -266,6 +269,72 @@ func TestRenewal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The next process is the same worker, with the last secret, although it may not
+// register again; until the worker is removed.
+func TestNextProcessIsTheSameWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := worker
+		cfg.Credentials = task.Credentials{}
+		once := refusal(400, "InputValidationError", "This worker is either stopped or running. No need to register")
+		c, m := serve(t, cfg, map[string]http.HandlerFunc{
+			register:   inTurn(grant("first", "1"), once),
+			reregister: inTurn(grant("renewed", "2"), grant("renewed", "3")),
+			"DELETE /api/worker-manager/v1/workers/prov%2Ftype/group/id": answer(http.StatusOK, nil),
+		})
+		file := filepath.Join(t.TempDir(), "state", "registration.json")
+		identityConfig := IdentityConfig{ProviderID: "aws", Prove: ProveStatic("s"), File: file}
+		live := func(client string, after time.Duration) *Identity {
+			t.Helper()
+			i, shut, err := NewIdentity(t.Context(), c, identityConfig, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer shut()
+			if got := i.Credentials().ClientID; got != client {
+				t.Errorf("the worker is %q, want %q", got, client)
+			}
+			<-time.After(after)
+			synctest.Wait()
+			return i
+		}
+		live("first", 10*time.Minute)
+		live("first", 45*time.Minute)
+		last := live("renewed", 45*time.Minute)
+		var secrets []string
+		for _, r := range m.requests(reregister) {
+			var body struct{ Secret string }
+			if err := json.Unmarshal([]byte(r.body), &body); err != nil {
+				t.Fatal(err)
+			}
+			secrets = append(secrets, body.Secret)
+		}
+		if diff := cmp.Diff([]string{"1", "2"}, secrets); diff != "" {
+			t.Errorf("secrets (-want +got):\n%s", diff)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("file is %v, %v", info, err)
+		}
+
+		// What is of no use is not used.
+		for what, content := range map[string]string{
+			"half a file": `{"RootURL": "`, "another worker's": `{"ProviderID": "other"}`,
+		} {
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := NewIdentity(t.Context(), c, identityConfig, slog.New(slog.DiscardHandler)); err == nil {
+				t.Errorf("%s: no error although the worker may not register", what)
+			}
+		}
+		if err := last.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the registration of a worker that is removed is there: %v", err)
+		}
+	})
 }
 
 func TestNewIdentityNamesWhatIsWrong(t *testing.T) {
