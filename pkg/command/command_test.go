@@ -76,7 +76,7 @@ func TestExecute(t *testing.T) {
 
 func TestLogHasTheFormatAndLevelThatWereAskedFor(t *testing.T) {
 	t.Parallel()
-	for format, want := range map[string]string{"text": "level=WARN msg=loud", "json": `"level":"WARN","msg":"loud"`} {
+	for format, want := range map[string]string{"text": "level=WARN msg=loud", "json": `"level":"WARN","msg":"loud"`, "journal": `<4>{"time"`} {
 		var b strings.Builder
 		log := command.NewLog(format, "warn", &b)
 		log.Info("quiet")

@@ -43,6 +43,6 @@ type Fetch struct {
 
 // Log is that of the worker's own log, which goes to standard error.
 type Log struct {
-	Format string `mapstructure:"format" computed:"text on a terminal, else json" oneof:"text json" doc:"The form of the worker's own log."`
+	Format string `mapstructure:"format" computed:"text on a terminal, journal under systemd, else json" oneof:"text json journal" doc:"The form of the worker's own log: journal is JSON with the priorities of systemd's journal."`
 	Level  string `mapstructure:"level" computed:"info; in run, warn" oneof:"debug info warn error" doc:"The least important messages in the worker's own log."`
 }

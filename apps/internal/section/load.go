@@ -11,6 +11,7 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/apps/internal/terminal"
 	"github.com/taskcluster/taskcluster-worker/pkg/setting"
+	"github.com/taskcluster/taskcluster-worker/pkg/systemd"
 )
 
 // Fill fills a configuration, which config points to, with the values of a table
@@ -57,8 +58,11 @@ func Defaults(app string) map[string]string {
 		}
 	}
 	format := "json"
-	if terminal.Is(os.Stderr) {
+	switch {
+	case terminal.Is(os.Stderr):
 		format = "text"
+	case systemd.JournalListens():
+		format = "journal"
 	}
 	return map[string]string{
 		"native.dir":   dir,
