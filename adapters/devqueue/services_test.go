@@ -233,6 +233,54 @@ func TestWorkerOfAStaticPool(t *testing.T) {
 	refused(t, err, 400)
 }
 
+// A worker in EC2 registers once, as the instance that was requested.
+func TestWorkerInEC2(t *testing.T) {
+	server := open(t, devqueue.Config{})
+	root := tcworkermanager.New(credentials(server.Credentials()), server.RootURL())
+	root.HTTPClient = httpClient(t)
+	_, err := root.CreateWorkerPool(taskQueue, &tcworkermanager.WorkerPoolDefinition{
+		ProviderID: "aws", Owner: "me@example.com", Description: "d", Config: json.RawMessage(`{}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = root.CreateWorker(taskQueue, group, worker, &tcworkermanager.WorkerCreationUpdateRequest{
+		Expires: in(time.Hour), Capacity: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := tcworkermanager.New(nil, server.RootURL())
+	nobody.HTTPClient = httpClient(t)
+	register := func(proof map[string]string) error {
+		raw, err := json.Marshal(proof)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = nobody.RegisterWorker(&tcworkermanager.RegisterWorkerRequest{
+			ProviderID: "aws", WorkerPoolID: taskQueue, WorkerGroup: group, WorkerID: worker, WorkerIdentityProof: raw,
+		})
+		return err
+	}
+	document := `{"instanceId": "` + worker + `", "region": "` + group + `"}`
+	for _, proof := range []map[string]string{
+		{"staticSecret": slugid.Nice() + slugid.Nice()},
+		{"document": document},
+		{"document": "not JSON", "signature": "s"},
+		{"document": `{"instanceId": "another", "region": "` + group + `"}`, "signature": "s"},
+	} {
+		refused(t, register(proof), 400)
+	}
+	good := map[string]string{"document": document, "signature": "s"}
+	if err := register(good); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := root.Worker(taskQueue, group, worker); err != nil || w.State != "running" {
+		t.Errorf("worker %+v, %v", w, err)
+	}
+	refused(t, register(good), 400)
+}
+
 func TestWorkersOfTheQueue(t *testing.T) {
 	server := open(t, devqueue.Config{PollTimeout: 10 * time.Millisecond})
 	root := asRoot(t, server)

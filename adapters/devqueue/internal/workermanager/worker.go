@@ -34,9 +34,6 @@ func (s *Service) createWorker(_ context.Context, c *api.Call) (any, error) {
 	if err := c.Decode(&input); err != nil {
 		return nil, err
 	}
-	if input.Info.StaticSecret == "" {
-		return nil, api.InputError("no worker staticSecret provided")
-	}
 	var w worker
 	err := s.db.Update(func(tx *store.Tx) error {
 		p, known, err := pools.Get(tx, c.Params["workerPoolId"])
@@ -45,6 +42,13 @@ func (s *Service) createWorker(_ context.Context, c *api.Call) (any, error) {
 		}
 		if !known {
 			return api.NotFound("Worker pool %s does not exist", c.Params["workerPoolId"])
+		}
+		state := running
+		switch {
+		case p.ProviderID == amazon:
+			state = requested
+		case input.Info.StaticSecret == "":
+			return api.InputError("no worker staticSecret provided")
 		}
 		if w, known, err = workers.Get(tx, workerKey(c)); err != nil {
 			return err
@@ -57,7 +61,7 @@ func (s *Service) createWorker(_ context.Context, c *api.Call) (any, error) {
 		}
 		now := api.Now()
 		w = worker{
-			ProviderID: p.ProviderID, StaticSecret: input.Info.StaticSecret, State: running, Capacity: input.Capacity,
+			ProviderID: p.ProviderID, StaticSecret: input.Info.StaticSecret, State: state, Capacity: input.Capacity,
 			Created: now, Expires: input.Expires, LastModified: now,
 		}
 		return workers.Put(tx, workerKey(c), w)

@@ -1,5 +1,5 @@
 // Package workermanager is the part of Taskcluster's worker-manager service
-// that workers call, with a provider for static workers.
+// that workers call, with providers for static workers and for those in EC2.
 package workermanager
 
 import (
@@ -43,8 +43,9 @@ type worker struct {
 
 // The states of a worker.
 const (
-	running = "running"
-	stopped = "stopped"
+	requested = "requested"
+	running   = "running"
+	stopped   = "stopped"
 )
 
 const (
@@ -129,9 +130,7 @@ func (s *Service) register(_ context.Context, c *api.Call) (any, error) {
 		ProviderID   string `json:"providerId"`
 		WorkerGroup  string `json:"workerGroup"`
 		WorkerID     string `json:"workerId"`
-		Proof        struct {
-			StaticSecret string `json:"staticSecret"`
-		} `json:"workerIdentityProof"`
+		Proof        proof  `json:"workerIdentityProof"`
 	}
 	if err := c.Decode(&input); err != nil {
 		return nil, err
@@ -160,15 +159,11 @@ func (s *Service) register(_ context.Context, c *api.Call) (any, error) {
 		if w, err = find(tx, input.WorkerPoolID, input.WorkerGroup, input.WorkerID); err != nil {
 			return err
 		}
-		switch {
-		case w.Expires.Before(time.Now()):
+		if w.Expires.Before(time.Now()) {
 			return api.InputError("Worker %s/%s has expired", input.WorkerGroup, input.WorkerID)
-		case w.State != running:
-			return api.InputError("worker is not running")
-		case input.Proof.StaticSecret == "":
-			return api.InputError("missing staticSecret in workerIdentityProof")
-		case !same(input.Proof.StaticSecret, w.StaticSecret):
-			return api.InputError("bad staticSecret in workerIdentityProof")
+		}
+		if err := w.accept(input.Proof, input.WorkerGroup, input.WorkerID); err != nil {
+			return err
 		}
 		if err := json.Unmarshal(p.Config, &config); err != nil {
 			return api.InputError("the configuration of worker pool %s is malformed: %v", input.WorkerPoolID, err)
