@@ -24,6 +24,7 @@ type berth struct {
 	id      string
 	dir     string // of the worker's own files about the task
 	workDir string // task directory, as the task sees it
+	told    string // directory with what the task is told, as it sees that
 	account *account
 	group   *cgroup.Group // nil without control groups
 
@@ -42,6 +43,7 @@ type berth struct {
 // The files and directories in a berth's directory.
 const (
 	workName    = "work"
+	tellingName = "told"
 	outputName  = "output"
 	processName = "supervisor.json"
 )
@@ -59,8 +61,10 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	b := &berth{id: e.nextID(), account: a, isolated: e.isolated, exited: make(chan struct{})}
 	b.dir = filepath.Join(e.config.Dir, sandboxesName, b.id)
 	b.workDir = filepath.Join(e.config.Dir, "tasks", a.name)
+	b.told = filepath.Join(e.config.Dir, tellingName)
 	if !e.isolated {
 		b.workDir = filepath.Join(b.dir, workName)
+		b.told = filepath.Join(b.dir, tellingName)
 	}
 	defer func() {
 		if err != nil {
@@ -106,6 +110,13 @@ func (e *Engine) makeDirs(b *berth) error {
 	}
 	work := filepath.Join(b.dir, workName)
 	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	telling := filepath.Join(b.dir, tellingName)
+	if err := os.Mkdir(telling, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(telling, 0o755); err != nil { //nolint:gosec // for the task's user, and not by the umask
 		return err
 	}
 	if e.users.current == nil {
@@ -159,6 +170,8 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 		WorkDir:  b.workDir,
 		Work:     filepath.Join(b.dir, workName),
 		Memory:   e.inMemory,
+		Told:     b.told,
+		Telling:  filepath.Join(b.dir, tellingName),
 		Bytes:    e.config.Limits.SharedMemoryBytes,
 		Switch:   e.users.current == nil,
 		UID:      b.account.uid,

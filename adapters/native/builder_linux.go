@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -125,6 +126,7 @@ func environment(b *berth, set map[string]string) []string {
 	}
 	maps.Copy(env, set)
 	env[workDirVariable] = b.workDir
+	env[engine.InterruptionVariable] = filepath.Join(b.told, interruptionName)
 	list := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		list = append(list, name+"="+env[name])

@@ -33,7 +33,9 @@ func TestConformanceOfTasksThatTerminate(t *testing.T) {
 type harness struct{ e *Engine }
 
 func (h *harness) Engine(testing.TB) engine.Engine { return h.e }
-func (h *harness) Abilities() enginetest.Abilities { return enginetest.Abilities{Reattach: true} }
+func (h *harness) Abilities() enginetest.Abilities {
+	return enginetest.Abilities{Reattach: true, Interrupts: true}
+}
 
 func (h *harness) Reopen(tb testing.TB) engine.Engine {
 	tb.Helper()
@@ -66,15 +68,28 @@ func (h *harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 		case enginetest.Missing:
 			commands = append(commands, []string{"no-such-program"})
 		case enginetest.Hang:
-			script += "trap '' TERM INT HUP\nsetsid sh -c 'sleep 1000000; :' " + s.Text + " &\necho hanging\nsleep 1000000\nexit 0\n"
+			script += "trap '' TERM INT HUP\nsetsid sh -c 'sleep 1000000; :' " + s.Text + " &\necho hang''ing\nsleep 1000000\nexit 0\n"
 		case enginetest.Linger:
 			script += "setsid sh -c 'sleep 1000000; :' " + s.Text + " &\n"
+		case enginetest.Heed:
+			script += heed
+		case enginetest.Await:
+			script += "echo await''ing\nuntil grep -q " + quote(s.Text) + " \"$TASKCLUSTER_INTERRUPTION_FILE\" 2>/dev/null; do sleep 0.02; done\ncat \"$TASKCLUSTER_INTERRUPTION_FILE\"\n"
 		default:
 			tb.Fatalf("no shell command for %q", s.Do)
 		}
 	}
 	return payloadOf(tb, append([][]string{{"sh", "-c", script}}, commands...)...)
 }
+
+// heed is what a shell does in a Heed step.
+const heed = `told=
+trap 'told=1' TERM
+if [ -e "$TASKCLUSTER_INTERRUPTION_FILE" ]; then echo heed''ing again; else echo heed''ing; fi
+while [ -z "$told" ]; do sleep 0.02; done
+trap - TERM
+cat "$TASKCLUSTER_INTERRUPTION_FILE"
+`
 
 func (h *harness) Alive(tb testing.TB, mark string) bool {
 	tb.Helper()

@@ -56,9 +56,10 @@ type Engine struct {
 }
 
 var (
-	_ engine.Engine     = (*Engine)(nil)
-	_ engine.Reattacher = (*Engine)(nil)
-	_ engine.Reattached = (*sandbox)(nil)
+	_ engine.Engine      = (*Engine)(nil)
+	_ engine.Reattacher  = (*Engine)(nil)
+	_ engine.Reattached  = (*sandbox)(nil)
+	_ engine.Interrupter = (*sandbox)(nil)
 )
 
 // New returns an engine on Linux, and a function that closes it. It removes

@@ -146,7 +146,7 @@ func (s *sandbox) peak(largest int64) int64 {
 
 // finish makes the result.
 func (s *sandbox) finish(done *supervisor.Done) {
-	r := engine.Result{ExitCode: -1, Killed: done.Killed}
+	r := engine.Result{ExitCode: -1, Killed: done.Killed, Interrupted: done.Stopped}
 	succeeded := 0
 	for _, x := range done.Commands {
 		r.ExitCode, r.Signal = x.ExitCode, x.Signal

@@ -19,9 +19,9 @@ type children struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	started map[int]chan exit
-	spawned int  // processes ever started
-	none    bool // there is no process left
-	closed  bool // no process may be started any more
+	spawned int   // processes ever started
+	none    bool  // there is no process left
+	closed  error // why no process may be started any more; nil if one may
 }
 
 // exit is how a process ended.
@@ -30,7 +30,10 @@ type exit struct {
 	usage  unix.Rusage
 }
 
-var errKilled = errors.New("the task was killed")
+var (
+	errKilled  = errors.New("the task was killed")
+	errStopped = errors.New("the task was told to stop")
+)
 
 func newChildren(isolated bool) *children {
 	c := &children{isolated: isolated, started: map[int]chan exit{}, none: true}
@@ -43,8 +46,8 @@ func newChildren(isolated bool) *children {
 func (c *children) start(fork func() (int, error)) (<-chan exit, error) {
 	c.mu.Lock() // until the process is known, so that it is not reaped before
 	defer c.mu.Unlock()
-	if c.closed {
-		return nil, errKilled
+	if c.closed != nil {
+		return nil, c.closed
 	}
 	pid, err := fork()
 	if err != nil {
@@ -107,11 +110,21 @@ func (c *children) signal(s unix.Signal) {
 	}
 }
 
-// close keeps processes from being started.
-func (c *children) close() {
+// terminate sends SIGTERM to the processes that the supervisor has started, but
+// not to those that they have.
+func (c *children) terminate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
+	for pid := range c.started {
+		_ = unix.Kill(pid, unix.SIGTERM) // fails if it has just ended
+	}
+}
+
+// close keeps processes from being started.
+func (c *children) close(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = why
 }
 
 // killAll kills every process and returns when there is none. Outside a
@@ -119,7 +132,7 @@ func (c *children) close() {
 func (c *children) killAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
+	c.closed = errKilled
 	for !c.none {
 		c.signal(unix.SIGKILL)
 		c.changed.Wait()

@@ -115,6 +115,8 @@ func serve(requests *json.Decoder, t *task) (end bool) {
 			go t.run(r.Start)
 		case r.Kill != nil:
 			t.kill(r.Kill.Grace)
+		case r.Stop:
+			t.stop()
 		case r.End:
 			return true
 		}

@@ -19,6 +19,11 @@ func enter(s *Setup) error {
 		return err
 	}
 	defer func() { _ = work.Close() }()
+	telling, err := openDir(s.Telling)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = telling.Close() }()
 	sources := make([]*os.File, len(s.Mounts))
 	for i, m := range s.Mounts {
 		if sources[i], err = openDir(m.Source); err != nil {
@@ -40,7 +45,7 @@ func enter(s *Setup) error {
 			return fmt.Errorf("mount %s: %w", dir, err)
 		}
 	}
-	if err := hide(s, work); err != nil {
+	if err := hide(s, map[string]*os.File{s.WorkDir: work, s.Told: telling}); err != nil {
 		return err
 	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
@@ -54,19 +59,22 @@ func enter(s *Setup) error {
 	return nil
 }
 
-// hide covers the worker's directory with one that holds the task's alone.
-func hide(s *Setup, work *os.File) error {
+// hide covers the worker's directory with one in which there are only those that
+// the task is to see, by the paths that it sees them by.
+func hide(s *Setup, shown map[string]*os.File) error {
 	if err := os.MkdirAll(s.Hide, 0o755); err != nil { //nolint:gosec // the task must get through to its directory
 		return err
 	}
 	if err := unix.Mount("tmpfs", s.Hide, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=64k"); err != nil {
 		return fmt.Errorf("hide %s: %w", s.Hide, err)
 	}
-	if err := os.MkdirAll(s.WorkDir, 0o755); err != nil { //nolint:gosec // the task must get through to its directory
-		return err
-	}
-	if err := bind(work, s.WorkDir); err != nil {
-		return err
+	for target, dir := range shown {
+		if err := os.MkdirAll(target, 0o755); err != nil { //nolint:gosec // the task must get through to its directory
+			return err
+		}
+		if err := bind(dir, target); err != nil {
+			return err
+		}
 	}
 	flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV)
 	if err := unix.Mount("", s.Hide, "", flags, ""); err != nil {

@@ -33,7 +33,8 @@ type Request struct {
 	Setup *Setup `json:"setup,omitempty"`
 	Start *Start `json:"start,omitempty"`
 	Kill  *Kill  `json:"kill,omitempty"`
-	End   bool   `json:"end,omitempty"` // end the task, if there is one, and then the supervisor
+	Stop  bool   `json:"stop,omitempty"` // tell the command to end, and execute no other
+	End   bool   `json:"end,omitempty"`  // end the task, if there is one, and then the supervisor
 }
 
 // Setup has the supervisor prepare the surroundings of a task. It is the first
@@ -47,6 +48,8 @@ type Setup struct {
 	Mounts  []Bind   // directories that the task sees in place of others
 	Memory  []string // directories in place of which the task sees ones in memory
 	Bytes   int64    // that each of them may hold
+	Told    string   // where the task finds what it is told, as Bind.Target below Hide
+	Telling string   // directory that is there, as the worker sees it
 
 	Switch   bool   // commands run as UID and GID, rather than as the supervisor does
 	UID, GID uint32 // user and group of the task
@@ -89,7 +92,7 @@ type Hello struct {
 }
 
 // Kill ends the task. With a Grace, its processes get SIGTERM, and that long to
-// end before SIGKILL.
+// end before SIGKILL, unless the task was told to stop before.
 type Kill struct{ Grace time.Duration }
 
 // Event is a message from the supervisor. Size is that of the output written
@@ -119,6 +122,7 @@ type Executed struct {
 type Done struct {
 	Commands []Executed
 	Killed   bool   // a Kill ended the task
+	Stopped  bool   // it was told to stop before it ended
 	Dropped  int64  // bytes of output that could not be stored
 	Cause    string // why
 }

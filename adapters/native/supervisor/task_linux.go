@@ -24,16 +24,17 @@ type task struct {
 	start    *Start    // nil until the task is started
 	began    time.Time // when it was
 
-	mu     sync.Mutex
-	killed bool // a Kill ended the task
-	ended  bool // the task has ended by itself
+	mu      sync.Mutex
+	killed  bool // a Kill ended the task
+	stopped bool // it was told to stop
+	ended   bool // the task has ended by itself
 }
 
 // run executes the commands, and ends what they leave behind.
 func (t *task) run(s *Start) {
 	var done Done
 	for i, argv := range s.Commands {
-		if t.wasKilled() {
+		if t.stopping() {
 			break
 		}
 		t.out.sync()
@@ -48,7 +49,7 @@ func (t *task) run(s *Start) {
 	}
 	t.mu.Lock()
 	t.ended = true
-	done.Killed = t.killed
+	done.Killed, done.Stopped = t.killed, t.stopped
 	t.mu.Unlock()
 
 	t.children.killAll()
@@ -113,8 +114,8 @@ func (t *task) kill(grace time.Duration) {
 		return
 	}
 	t.killed = true
-	t.children.close()
-	if grace <= 0 {
+	t.children.close(errKilled)
+	if grace <= 0 || t.stopped {
 		t.children.signal(unix.SIGKILL)
 		return
 	}
@@ -122,10 +123,23 @@ func (t *task) kill(grace time.Duration) {
 	time.AfterFunc(grace, func() { t.children.signal(unix.SIGKILL) })
 }
 
-func (t *task) wasKilled() bool {
+// stop tells the command that is executed to end, and has no other follow.
+func (t *task) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.killed
+	if t.ended || t.killed || t.stopped {
+		return
+	}
+	t.stopped = true
+	t.children.close(errStopped)
+	t.children.terminate()
+}
+
+// stopping reports whether no other command is to follow.
+func (t *task) stopping() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.killed || t.stopped
 }
 
 // spawn asks the spawner for a process.
