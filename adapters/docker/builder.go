@@ -231,6 +231,7 @@ func (b *builder) containerOptions(mode container.NetworkMode) (client.Container
 func (b *builder) environment() []string {
 	env := maps.Clone(b.env)
 	env[workDirVariable] = b.workDir()
+	env[engine.InterruptionVariable] = interruptionFile
 	list := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		list = append(list, name+"="+env[name])

@@ -120,7 +120,7 @@ type harness struct {
 func (h harness) Engine(testing.TB) engine.Engine { return h.e }
 
 func (h harness) Abilities() enginetest.Abilities {
-	return enginetest.Abilities{Proxies: true, Volumes: true, Shells: true, Images: true}
+	return enginetest.Abilities{Proxies: true, Volumes: true, Shells: true, Interrupts: true, Images: true}
 }
 
 func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
@@ -152,6 +152,10 @@ func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 			script += "trap '' TERM INT HUP\nsetsid sh -c 'sleep 1000000; :' " + s.Text + " &\necho hang''ing\nsleep 1000000\nexit 0\n"
 		case enginetest.Linger:
 			script += "setsid sh -c 'sleep 1000000; :' " + s.Text + " &\n"
+		case enginetest.Heed:
+			script += heed
+		case enginetest.Await:
+			script += "echo await''ing\nuntil grep -q " + quote(s.Text) + " \"$TASKCLUSTER_INTERRUPTION_FILE\" 2>/dev/null; do sleep 0.02; done\ncat \"$TASKCLUSTER_INTERRUPTION_FILE\"\n"
 		default:
 			tb.Fatalf("no shell command for %q", s.Do)
 		}
@@ -162,6 +166,15 @@ func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 	}
 	return payloadOf(tb, map[string]any{"command": append(commands, after...), "workdir": "/work"})
 }
+
+// heed is what a shell does in a Heed step.
+const heed = `told=
+trap 'told=1' TERM
+if [ -e "$TASKCLUSTER_INTERRUPTION_FILE" ]; then echo heed''ing again; else echo heed''ing; fi
+while [ -z "$told" ]; do sleep 0.02; done
+trap - TERM
+cat "$TASKCLUSTER_INTERRUPTION_FILE"
+`
 
 func (h harness) Alive(tb testing.TB, mark string) bool {
 	tb.Helper()

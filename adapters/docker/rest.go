@@ -143,6 +143,11 @@ func (s *sandbox) executeAll() error {
 	var total engine.Result
 	before := s.meter.readNow(s.ctx, s.id)
 	for i, argv := range s.b.commands() {
+		if s.stopping() {
+			s.conclude(&total, false)
+			total.Success = false
+			return s.endResting(total)
+		}
 		s.log.Executing(i, argv)
 		began := time.Now()
 		code, err := s.execute(s.argv(argv))
@@ -237,7 +242,7 @@ func (s *sandbox) interrupted(cause error, lost <-chan watched) error {
 
 // endResting ends the container and all that is left in it.
 func (s *sandbox) endResting(r engine.Result) error {
-	for !s.signal("KILL") {
+	for !s.signal(s.ctx, "KILL") {
 		select {
 		case <-time.After(time.Second):
 		case <-s.ctx.Done():

@@ -44,6 +44,7 @@ type sandbox struct {
 
 	mu       sync.Mutex
 	killed   bool
+	stopped  bool // the task was told to stop
 	yielded  bool // the container is the result set's
 	aborted  bool
 	released <-chan struct{} // closed when an aborted sandbox is gone
@@ -213,7 +214,7 @@ func (s *sandbox) finish(state container.State) {
 // conclude completes a result by what the sandbox knows.
 func (s *sandbox) conclude(r *engine.Result, oom bool) {
 	s.mu.Lock()
-	r.Killed = s.killed
+	r.Killed, r.Interrupted = s.killed, s.stopped
 	s.mu.Unlock()
 	r.Success = r.ExitCode == 0 && !r.Killed
 	if oom {
@@ -344,15 +345,15 @@ func (s *sandbox) Kill(context.Context) error {
 // kill ends the container's processes, however long the daemon keeps it from
 // that.
 func (s *sandbox) kill() {
-	if grace := s.e.config.Grace; grace > 0 {
-		s.signal("TERM")
+	if grace := s.e.config.Grace; grace > 0 && !s.stopping() {
+		s.signal(s.ctx, "TERM")
 		select {
 		case <-s.ended:
 			return
 		case <-time.After(grace):
 		}
 	}
-	for !s.signal("KILL") {
+	for !s.signal(s.ctx, "KILL") {
 		select {
 		case <-s.ended:
 			return
@@ -365,8 +366,8 @@ func (s *sandbox) kill() {
 
 // signal reports whether a signal has reached the container, or there is nothing
 // to reach.
-func (s *sandbox) signal(name string) bool {
-	ctx, cancel := context.WithTimeout(s.ctx, callTime)
+func (s *sandbox) signal(ctx context.Context, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	_, err := s.e.daemon.ContainerKill(ctx, s.id, client.ContainerKillOptions{Signal: name})
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
