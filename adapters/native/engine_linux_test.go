@@ -20,13 +20,18 @@ import (
 // open opens an engine. When the test ends it is closed, and nothing may be left.
 func open(tb testing.TB, c Config) *Engine {
 	tb.Helper()
+	return openWith(tb, c, slog.New(slog.NewTextHandler(tb.Output(), nil)))
+}
+
+// openWith opens an engine with a log of its own.
+func openWith(tb testing.TB, c Config, log *slog.Logger) *Engine {
+	tb.Helper()
 	if c.Dir == "" {
 		c.Dir = tb.TempDir()
 	}
 	if c.UserPrefix == "" {
 		c.UserPrefix = "tasktest_"
 	}
-	log := slog.New(slog.NewTextHandler(tb.Output(), nil))
 	e := &Engine{config: c.withDefaults(), log: log, instance: rand.Text()[:8]}
 	e.isolated = os.Getenv(namespacesVariable) != "none"
 	if err := e.open(tb.Context()); err != nil {

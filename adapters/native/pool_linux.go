@@ -2,9 +2,12 @@ package native
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // fill makes the pool of berths and keeps it filled. It returns once the first
@@ -49,8 +52,29 @@ func (e *Engine) empty() {
 	}
 }
 
+// roomPatience is how long tasks wait for a sandbox while the disk is full. Other
+// tasks that end, and whoever looks after the host, make room.
+const roomPatience = 5 * time.Minute
+
+// shortage is since when the disk is full. The zero shortage is none.
+type shortage struct{ since time.Time }
+
+// passes reports whether err says that the disk is full, and has not been for
+// long.
+func (s *shortage) passes(err error) bool {
+	if !errors.Is(err, unix.ENOSPC) {
+		s.since = time.Time{}
+		return false
+	}
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	return time.Since(s.since) < roomPatience
+}
+
 // keepReady prepares berths until the engine is closed.
 func (e *Engine) keepReady() {
+	var full shortage
 	for {
 		select {
 		case e.slots <- struct{}{}:
@@ -60,11 +84,12 @@ func (e *Engine) keepReady() {
 		b, err := e.prepare(e.ctx)
 		if err != nil {
 			<-e.slots
-			if !e.reportFailure(err) {
+			if !e.reportFailure(err, full.passes(err)) {
 				return
 			}
 			continue
 		}
+		full = shortage{}
 		select {
 		case e.ready <- b:
 		case <-e.ctx.Done():
@@ -75,15 +100,19 @@ func (e *Engine) keepReady() {
 }
 
 // reportFailure gives a failure to prepare a berth to a task that waits for
-// one, or waits a while if there is none. It returns false when the engine is
-// closed.
-func (e *Engine) reportFailure(err error) bool {
+// one, or waits a while if there is none, or if it may pass. It returns false
+// when the engine is closed.
+func (e *Engine) reportFailure(err error, passing bool) bool {
 	if e.ctx.Err() != nil {
 		return false
 	}
 	e.log.ErrorContext(e.ctx, "sandbox not prepared", slog.Any("error", err))
+	failures := e.failures
+	if passing {
+		failures = nil
+	}
 	select {
-	case e.failures <- err:
+	case failures <- err:
 		return true
 	case <-time.After(time.Second):
 		return true

@@ -1,8 +1,10 @@
 package native
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -10,12 +12,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
@@ -257,7 +261,9 @@ func TestLostOutputIsNamed(t *testing.T) {
 	}
 }
 
-func TestFullDiskCostsOutputAndNotTheTask(t *testing.T) {
+// smallDisk returns the directory of a disk of its own.
+func smallDisk(t *testing.T) string {
+	t.Helper()
 	disk := t.TempDir()
 	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=512k,mode=755"); err != nil {
 		t.Fatal(err)
@@ -267,6 +273,69 @@ func TestFullDiskCostsOutputAndNotTheTask(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return disk
+}
+
+// Tasks that start while the disk is full do not fail for it: somebody may be
+// making room.
+func TestFullDiskIsWaitedFor(t *testing.T) {
+	disk := smallDisk(t)
+	log := &safeBuffer{}
+	e := openWith(t, Config{Dir: filepath.Join(disk, "worker")}, slog.New(slog.NewTextHandler(log, nil)))
+	ballast := filepath.Join(disk, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filling the disk: %v", err)
+	}
+	const tasks = 6 // more than there are sandboxes ready
+	started := make(chan error, tasks)
+	for range tasks {
+		b, err := e.NewBuilder(t.Context(), engine.Options{Payload: payloadOf(t, []string{"/bin/true"}), Log: tasklog.New(&safeBuffer{})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			s, err := b.Start(t.Context())
+			if err == nil {
+				// Later, as that makes room.
+				t.Cleanup(func() { _ = s.Abort(context.WithoutCancel(t.Context())) })
+			}
+			started <- err
+		}()
+	}
+	log.await(t, "sandbox not prepared")
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	for range tasks {
+		if err := <-started; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestFullDiskIsNotWaitedForForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := fmt.Errorf("make directory: %w", unix.ENOSPC)
+		var s shortage
+		if s.passes(errors.New("another one")) {
+			t.Error("an error that has nothing to do with it is waited for")
+		}
+		if !s.passes(full) {
+			t.Error("it is not waited for at all")
+		}
+		time.Sleep(roomPatience)
+		if s.passes(full) {
+			t.Error("it is waited for without an end")
+		}
+		s = shortage{}
+		if !s.passes(full) {
+			t.Error("it is not waited for the next time")
+		}
+	})
+}
+
+func TestFullDiskCostsOutputAndNotTheTask(t *testing.T) {
+	disk := smallDisk(t)
 	e := open(t, Config{Dir: filepath.Join(disk, "worker")})
 	r, log := run(t, e, "echo first; head -c 4000000 /dev/zero; exit 0")
 	if !r.Result().Success {
