@@ -16,10 +16,11 @@ type entry struct {
 	path string
 	log  *slog.Logger
 
-	mu     sync.Mutex
-	file   *os.File // nil if there is none, or none any more
-	size   int64    // of what is good of it
-	warned bool     // that records are lost
+	mu      sync.Mutex
+	file    *os.File // nil if there is none, or none any more
+	size    int64    // of what is good of it
+	pending []byte   // records that the disk did not take, to come before the next one
+	warned  bool     // that records may be lost
 }
 
 // use has e append to f, of which so much is good.
@@ -45,14 +46,20 @@ func (e *entry) append(kind string, body any, survives bool) {
 		return
 	}
 	framed, err := frame(kind, body)
-	if err == nil {
-		// What an attempt that failed has left half-written is overwritten.
-		_, err = e.file.WriteAt(framed, e.size)
-	}
 	if err != nil {
 		e.failed(err)
 		return
 	}
+	// Without the claim, nothing that follows is of use: a disk that was full
+	// gets all of it once there is room. What an attempt that failed has left
+	// half-written is overwritten.
+	framed = append(e.pending, framed...)
+	if _, err := e.file.WriteAt(framed, e.size); err != nil {
+		e.pending = framed
+		e.failed(err)
+		return
+	}
+	e.pending = nil
 	e.size += int64(len(framed))
 	if survives {
 		if err := syncContent(e.file); err != nil {

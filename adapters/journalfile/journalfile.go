@@ -3,8 +3,8 @@
 //
 // A file is a sequence of records, each with its length and a checksum before
 // it. The first one is the claim. What a crash has left half-written at the end
-// is dropped with the next record; what cannot be read at all is moved aside
-// for an operator to look at. Kinds of records that are not known, because a
+// is dropped with the next record, and a file without a whole claim is removed;
+// what is damaged otherwise is moved aside for an operator to look at. Kinds of records that are not known, because a
 // later version of the worker has written them, are passed over.
 package journalfile
 
@@ -110,6 +110,10 @@ func (j *Journal) Runs() ([]journal.Saved, error) {
 		}
 		path := filepath.Join(j.dir, f.Name())
 		s, _, err := j.read(path)
+		if errors.Is(err, errUnfinished) {
+			j.drop(path)
+			continue
+		}
 		if err != nil {
 			j.setAside(path, err)
 			continue
@@ -135,6 +139,14 @@ func (j *Journal) read(path string) (journal.Saved, int64, error) {
 			slog.String("file", path), slog.String("run", s.Run.String()), slog.Int("bytes", rest))
 	}
 	return s, int64(good), nil
+}
+
+// drop removes a file that a process has not come to write a claim to, since it
+// was killed or the disk was full. The claim expires by itself.
+func (j *Journal) drop(path string) {
+	j.log.WarnContext(context.Background(), "a claim was not written to the end, and is forgotten",
+		slog.String("file", path), slog.Any("error", os.Remove(path)))
+	j.tel.Count(context.Background(), Failures, 1)
 }
 
 // setAside has a file that cannot be read bother nobody but the operator.

@@ -185,7 +185,7 @@ func TestWhatCannotBeReadIsSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string][]byte{
-		"empty": {}, "torn": good[:len(good)-1], "no claim": noClaim, "no run": noRun, "damaged": flipped(good, header+2),
+		"no claim": noClaim, "no run": noRun, "damaged": flipped(good, header+2),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := os.WriteFile(d.file(), content, 0o600); err != nil {
@@ -200,6 +200,70 @@ func TestWhatCannotBeReadIsSetAside(t *testing.T) {
 			if strings.Contains(d.log.String(), "s3cret") || !strings.Contains(d.log.String(), "set aside") {
 				t.Errorf("the log says %q", d.log.String())
 			}
+		})
+	}
+}
+
+// A kill amid the first record leaves nothing that would be of use to anybody.
+func TestAnUnfinishedClaimIsRemoved(t *testing.T) {
+	d := newDisk(t)
+	d.open(t).Begin(saved)
+	good, err := os.ReadFile(d.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 1, header, header + 1, len(good) - 1} {
+		if err := os.WriteFile(d.file(), good[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j := d.open(t)
+		d.log.Reset()
+		wantRuns(t, j)
+		if left, err := os.ReadDir(d.dir); err != nil || len(left) > 1 {
+			t.Errorf("after %d bytes: left besides the lock: %v, %v", n, left, err)
+		}
+		if strings.Contains(d.log.String(), "s3cret") || !strings.Contains(d.log.String(), "not written to the end") {
+			t.Errorf("after %d bytes: the log says %q", n, d.log.String())
+		}
+	}
+}
+
+// A disk that was full has nothing missing once there is room.
+func TestWhatAFullDiskDidNotTakeIsWrittenLater(t *testing.T) {
+	d := newDisk(t)
+	e := d.open(t).Begin(saved)
+	e.Add(journal.Reached{State: run.Preparing})
+	content, err := os.ReadFile(d.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, before := range map[string]int{"all of it": 0, "the end": len(content)} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(d.file(), content[:before], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			j := d.open(t)
+			e := j.entry(saved.Run)
+			full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.use(full, int64(before))
+			if before == 0 {
+				e.append(claimKind, claimOf(saved), true)
+			}
+			e.Add(journal.Reached{State: run.Building})
+			if d.tel.failures == 0 {
+				t.Fatal("the disk is not full")
+			}
+			if e.file, err = os.OpenFile(d.file(), os.O_RDWR, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := full.Close(); err != nil {
+				t.Fatal(err)
+			}
+			e.Add(journal.Started{At: time.Unix(1e9, 0).UTC()})
+			wantRuns(t, d.open(t), saved.After(journal.Reached{State: run.Building}, journal.Started{At: time.Unix(1e9, 0).UTC()}))
 		})
 	}
 }

@@ -168,16 +168,22 @@ func frame(kind string, body any) ([]byte, error) {
 	return append(framed, raw...), nil
 }
 
-var errTorn = errors.New("record is damaged")
+var (
+	errTorn       = errors.New("record is damaged")
+	errUnfinished = errors.New("record ends early")
+)
 
 // next returns the first record of content and its length with its header.
 func next(content []byte) (record, int, error) {
 	if len(content) < header {
-		return record{}, 0, errTorn
+		return record{}, 0, errUnfinished
 	}
 	length := binary.LittleEndian.Uint32(content)
-	if length > maxRecord || int(length) > len(content)-header {
+	if length > maxRecord {
 		return record{}, 0, errTorn
+	}
+	if int(length) > len(content)-header {
+		return record{}, 0, errUnfinished
 	}
 	raw := content[header : header+int(length)]
 	if crc32.Checksum(raw, crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(content[4:]) {
