@@ -75,6 +75,7 @@ type Engine struct {
 	networks *networks
 	trash    *trash
 	volumes  volumes
+	shift    shift
 	groups   *cgroup.Tree // nil if containers are not in groups of the worker's
 
 	// ctx ends when the engine is closed, and background with all that the
@@ -148,6 +149,7 @@ func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 	if err != nil {
 		return fmt.Errorf("docker: ask the daemon about itself: %w", err)
 	}
+	e.shift = shiftOf(info.Info, e.config.UserNamespace)
 	e.groups = openGroups(info.Info, e.config.Instance)
 	if e.images, err = imagesOf(ctx, e.daemon, e.log); err != nil {
 		return fmt.Errorf("docker: %w", err)

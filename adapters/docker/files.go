@@ -34,6 +34,8 @@ type files struct {
 	e  *Engine
 	id string
 
+	rights func() (rights, error) // of the task's user
+
 	mu   sync.Mutex
 	kept map[string]*node // by path, of directories that were read
 	room int              // bytes that may still be kept
@@ -46,7 +48,9 @@ var (
 )
 
 func newFiles(e *Engine, id string) *files {
-	return &files{e: e, id: id, kept: map[string]*node{}, room: smallFiles}
+	f := &files{e: e, id: id, kept: map[string]*node{}, room: smallFiles}
+	f.rights = sync.OnceValues(f.findRights)
+	return f
 }
 
 // FS implements engine.ResultSet.
@@ -58,6 +62,7 @@ type node struct {
 	size     int64
 	mode     fs.FileMode
 	modified time.Time
+	uid, gid int    // as the container sees them; of no meaning where the user is root
 	target   string // of a link
 	content  []byte // of a small file; nil if it is not kept
 	children map[string]*node
@@ -105,6 +110,9 @@ func (f *files) Stat(name string) (fs.FileInfo, error) {
 // Open implements fs.FS.
 func (f *files) Open(name string) (fs.File, error) {
 	n, at, err := f.find("open", name)
+	if err == nil {
+		err = f.allow("open", name, n)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -132,12 +140,15 @@ func (f *files) openRegular(name, at string) (fs.File, error) {
 	if err != nil {
 		return nil, errors.Join(pathError("open", name, err), archive.Content.Close())
 	}
-	return &regular{node: nodeOf(h), Reader: t, close: archive.Content.Close}, nil
+	return &regular{node: f.nodeOf(h), Reader: t, close: archive.Content.Close}, nil
 }
 
 // ReadDir implements fs.ReadDirFS.
 func (f *files) ReadDir(name string) ([]fs.DirEntry, error) {
 	n, at, err := f.find("readdir", name)
+	if err == nil {
+		err = f.allow("readdir", name, n)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +169,13 @@ func (f *files) ReadDir(name string) ([]fs.DirEntry, error) {
 
 // find returns a file and its path, with links followed.
 func (f *files) find(op, name string) (n *node, at string, err error) {
+	r, err := f.rights()
+	if err != nil {
+		return nil, "", &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	if !r.all {
+		return f.walk(op, name, true, r)
+	}
 	at = name
 	for range mostLinks {
 		n, err := f.lstat(op, at)
@@ -177,11 +195,31 @@ func (f *files) find(op, name string) (n *node, at string, err error) {
 	return nil, "", &fs.PathError{Op: op, Path: name, Err: syscall.ELOOP}
 }
 
+// allow returns an error unless the task's user may read a file or directory.
+func (f *files) allow(op, name string, n *node) error {
+	r, err := f.rights()
+	if err == nil && !r.may(n, mayRead) {
+		err = fs.ErrPermission
+	}
+	if err != nil {
+		return &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	return nil
+}
+
 // lstat returns a file, and the link itself if it is one. The daemon follows
 // links in the directories of its path, within the container's root.
 func (f *files) lstat(op, name string) (*node, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	r, err := f.rights()
+	if err != nil {
+		return nil, &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	if !r.all {
+		n, _, err := f.walk(op, name, false, r)
+		return n, err
 	}
 	f.mu.Lock()
 	known := f.kept[name]
@@ -191,11 +229,12 @@ func (f *files) lstat(op, name string) (*node, error) {
 	}
 	ctx, cancel := context.WithTimeout(f.e.ctx, callTime)
 	defer cancel()
-	r, err := f.e.daemon.ContainerStatPath(ctx, f.id, client.ContainerStatPathOptions{Path: absolute(name)})
+	found, err := f.e.daemon.ContainerStatPath(ctx, f.id, client.ContainerStatPathOptions{Path: absolute(name)})
 	if err != nil {
 		return nil, pathError(op, name, err)
 	}
-	return &node{name: path.Base(name), size: r.Stat.Size, mode: r.Stat.Mode, modified: r.Stat.Mtime, target: r.Stat.LinkTarget}, nil
+	stat := found.Stat
+	return &node{name: path.Base(name), size: stat.Size, mode: stat.Mode, modified: stat.Mtime, target: stat.LinkTarget}, nil
 }
 
 // children returns the files in a directory, and keeps all that is below it.
@@ -210,7 +249,8 @@ func (f *files) children(n *node, at string) (map[string]*node, error) {
 		return nil, err
 	}
 	defer func() { _ = archive.Content.Close() }()
-	root := &node{name: n.name, mode: n.mode, modified: n.modified, children: map[string]*node{}}
+	root := *n
+	root.children = map[string]*node{}
 	count := 0
 	for t := tar.NewReader(archive.Content); ; {
 		h, err := t.Next()
@@ -223,11 +263,11 @@ func (f *files) children(n *node, at string) (map[string]*node, error) {
 		if count++; count > mostFiles {
 			return nil, fmt.Errorf("there are more than %d files in it", mostFiles)
 		}
-		if err := f.add(root, at, h, t); err != nil {
+		if err := f.add(&root, at, h, t); err != nil {
 			return nil, err
 		}
 	}
-	f.kept[at] = root
+	f.kept[at] = &root
 	return root.children, nil
 }
 
@@ -244,11 +284,11 @@ func (f *files) add(root *node, at string, h *tar.Header, content io.Reader) err
 			return fmt.Errorf("the archive has %q in no directory", h.Name)
 		}
 	}
-	n := nodeOf(h)
+	n := f.nodeOf(h)
 	if h.Typeflag == tar.TypeLink {
 		// What another name of the file stands for is not in the archive again.
-		parent.children[n.name] = &node{name: n.name, mode: 0o644, modified: n.modified}
-		return f.statLink(parent.children[n.name], path.Join(at, inside))
+		parent.children[n.name] = n
+		return f.statLink(n, path.Join(at, inside))
 	}
 	if n.mode.IsRegular() && n.size <= smallFile && int(n.size) <= f.room {
 		n.content = make([]byte, n.size)
@@ -275,9 +315,12 @@ func (f *files) statLink(n *node, at string) error {
 	return nil
 }
 
-func nodeOf(h *tar.Header) *node {
+func (f *files) nodeOf(h *tar.Header) *node {
 	info := h.FileInfo()
-	n := &node{name: path.Base(path.Clean("/" + h.Name)), size: h.Size, mode: info.Mode(), modified: h.ModTime, target: h.Linkname}
+	n := &node{
+		name: path.Base(path.Clean("/" + h.Name)), size: h.Size, mode: info.Mode(), modified: h.ModTime,
+		uid: h.Uid - f.e.shift.uid, gid: h.Gid - f.e.shift.gid, target: h.Linkname,
+	}
 	if n.IsDir() {
 		n.children = map[string]*node{}
 	}

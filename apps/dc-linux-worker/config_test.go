@@ -66,7 +66,7 @@ docker:
   pull: missing
   preload: [debian:12, busybox]
   registries:
-    - {host: r:5000, username: u, password: p}
+    - {host: r:5000, username: u, password: p, public: true}
 caches: {table: /srv/caches.json}
 exitStatus: {enabled: false}
 artifacts: {storageType: object}
