@@ -7,6 +7,7 @@ import (
 	_ "embed" // the schema
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
@@ -82,6 +83,7 @@ type entry struct {
 	ContentType     string `json:"contentType"`
 	ContentEncoding string `json:"contentEncoding"`
 	Optional        bool   `json:"optional"`
+	OnInterruption  string `json:"onInterruption"`
 
 	expires time.Time
 }
@@ -155,17 +157,22 @@ type taskPlugin struct {
 // Faults: Failure, for an artifact that is not as the task has announced it;
 // Malformed, for different files of one name; those of artifact.Store.
 func (p *taskPlugin) Stopped(ctx context.Context, r engine.ResultSet) error {
-	return p.publish(ctx, r, p.collect(r))
+	return p.publish(ctx, r, p.collect(r, p.entries))
 }
 
 // Salvage implements plugin.Salvager. It publishes what is there and has not been
-// published yet; that something is missing is no wonder, and not said.
-func (p *taskPlugin) Salvage(ctx context.Context, _ run.Reason, r engine.ResultSet) error {
+// published yet; that something is missing is no wonder, and not said. Where the
+// host goes away, time is for what the task wants to have then.
+func (p *taskPlugin) Salvage(ctx context.Context, why run.Reason, r engine.ResultSet) error {
 	if r == nil {
 		return nil
 	}
+	wanted := p.entries
+	if why == run.WorkerShutdown {
+		wanted = slices.DeleteFunc(slices.Clone(wanted), func(e entry) bool { return e.OnInterruption != "upload" })
+	}
 	var there []item
-	for _, it := range p.collect(r) {
+	for _, it := range p.collect(r, wanted) {
 		if it.flaw == nil {
 			there = append(there, it)
 		}

@@ -261,15 +261,17 @@ func TestSalvage(t *testing.T) {
 		}
 		return d
 	}
-	t.Run("what is there, where the run was stopped before", func(t *testing.T) {
-		d := start(t)
-		if err := d.Salvage(t.Context(), run.WorkerShutdown); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(all, d.Artifacts.Names()); diff != "" {
-			t.Errorf("artifacts (-want +got):\n%s", diff)
-		}
-	})
+	for _, why := range []run.Reason{run.InternalError, run.ResourceUnavailable} {
+		t.Run("what is there, where the run was stopped before: "+string(why), func(t *testing.T) {
+			d := start(t)
+			if err := d.Salvage(t.Context(), why); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(all, d.Artifacts.Names()); diff != "" {
+				t.Errorf("artifacts (-want +got):\n%s", diff)
+			}
+		})
+	}
 	t.Run("nothing, where there was no sandbox", func(t *testing.T) {
 		d := start(t)
 		d.ResultSet = nil
@@ -300,7 +302,7 @@ func TestSalvage(t *testing.T) {
 			asked = append(asked, name)
 			return nil
 		}
-		if err := d.Salvage(t.Context(), run.WorkerShutdown); err != nil {
+		if err := d.Salvage(t.Context(), run.InternalError); err != nil {
 			t.Fatal(err)
 		}
 		want := []string{"a.log", "nope", "out/empty", "out/empty", "out/sub/y.txt", "out/x.json"}
@@ -308,6 +310,41 @@ func TestSalvage(t *testing.T) {
 			t.Errorf("asked the store for (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// Artifacts were lost at a spot notice, or kept the worker from saving others.
+func TestInterruptionSavesWhatTheTaskWants(t *testing.T) {
+	for _, tt := range []struct {
+		name, payload string
+		want          []string
+	}{
+		{"nothing by default", `{"type": "file", "path": "a.log"}, {"type": "directory", "path": "out", "onInterruption": "none"}`, nil},
+		{"a file", `{"type": "file", "path": "a.log", "onInterruption": "upload"}, {"type": "file", "path": "b.tgz"}`, []string{"a.log"}},
+		{
+			"what there is of a directory", `{"type": "directory", "path": "out", "onInterruption": "upload"}, {"type": "file", "path": "b.tgz"}`,
+			[]string{"out/empty", "out/sub/y.txt", "out/x.json"},
+		},
+		{
+			"nothing of what is missing", `{"type": "file", "path": "nope", "onInterruption": "upload"}, {"type": "file", "path": "no2", "optional": true, "onInterruption": "upload"},
+			 {"type": "directory", "path": "no3", "onInterruption": "upload"}, {"type": "directory", "path": "a.log", "onInterruption": "upload"}`, nil,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d, err := plugintest.Start(artifacts.New(artifacts.Config{}), plugintest.Setup{Payload: `{"artifacts": [` + tt.payload + `]}`, Files: files()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Salvage(t.Context(), run.WorkerShutdown); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(tt.want, d.Artifacts.Names()); diff != "" {
+				t.Errorf("artifacts (-want +got):\n%s", diff)
+			}
+			if strings.Contains(d.Log(), "error") {
+				t.Errorf("the log complains:\n%s", d.Log())
+			}
+		})
+	}
 }
 
 func TestStoreErrors(t *testing.T) {

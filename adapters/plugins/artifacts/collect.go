@@ -35,11 +35,11 @@ type flaw struct {
 
 func malformed(_ error, format string, args ...any) error { return fault.Malformedf(format, args...) }
 
-// collect finds the files of all entries, in the order in which they are declared
+// collect finds the files of entries, in the order in which these are declared
 // and then in that of their names.
-func (p *taskPlugin) collect(r engine.ResultSet) []item {
+func (p *taskPlugin) collect(r engine.ResultSet, entries []entry) []item {
 	c := &collector{fsys: r.FS(), dir: r.Dir(), most: p.config.MaxFiles, byName: map[string]int{}}
-	for _, e := range p.entries {
+	for _, e := range entries {
 		c.add(e)
 	}
 	return c.items

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/cache"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
@@ -130,6 +131,7 @@ type taskPlugin struct {
 
 	leases  []cache.Lease // as mounts
 	started bool          // the task may have changed the caches
+	judged  bool          // what is to become of them is decided
 	keep    bool          // the task has come to its end, and has not spoiled them
 }
 
@@ -184,7 +186,9 @@ func (p *taskPlugin) BuildSandbox(_ context.Context, b engine.Builder) error {
 // something.
 func (p *taskPlugin) Stopped(_ context.Context, r engine.ResultSet) error {
 	result := r.Result()
-	p.keep = !result.Killed && !result.OOM && !slices.Contains(p.spoil, float64(result.ExitCode))
+	p.keep = !result.Killed && !result.OOM && !slices.Contains(p.spoil, float64(result.ExitCode)) &&
+		(!result.Interrupted || result.ExitCode == 0)
+	p.judged = true
 	for _, m := range p.mounts[:len(p.leases)] {
 		if p.keep {
 			p.t.Log.Infof("[mounts] Preserving cache: Moving %s to cache %s", m.Directory, m.CacheName)
@@ -193,6 +197,16 @@ func (p *taskPlugin) Stopped(_ context.Context, r engine.ResultSet) error {
 		}
 	}
 	return nil
+}
+
+// Salvage implements plugin.Salvager. A task that came to its end before its run
+// was stopped has left caches as usual, and one that was told to stop, if it says
+// by its exit code that all is well.
+func (p *taskPlugin) Salvage(ctx context.Context, why run.Reason, r engine.ResultSet) error {
+	if why != run.WorkerShutdown || r == nil || !p.started || p.judged {
+		return nil
+	}
+	return p.Stopped(ctx, r)
 }
 
 // Close implements plugin.TaskPlugin.

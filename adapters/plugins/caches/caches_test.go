@@ -13,6 +13,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/caches"
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
+	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/cache"
 	"github.com/taskcluster/taskcluster-worker/ports/cache/cachetest"
@@ -74,6 +75,44 @@ func TestCachesAreKeptOrDiscarded(t *testing.T) {
 			}
 			if !strings.Contains(d.Log(), tt.log) {
 				t.Errorf("the log lacks %q:\n%s", tt.log, d.Log())
+			}
+			if l, err := store.Acquire(t.Context(), "c"); err != nil || l.Fresh() == tt.keep {
+				t.Errorf("kept: %t, want %t; %v", !l.Fresh(), tt.keep, err)
+			}
+		})
+	}
+}
+
+func TestCachesOfAnInterruptedTask(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		title  string
+		why    run.Reason
+		result engine.Result
+		none   bool // there is no result set
+		keep   bool
+	}{
+		{"that was killed", run.WorkerShutdown, engine.Result{ExitCode: -1, Killed: true, Interrupted: true}, false, false},
+		{"that was killed without being told", run.WorkerShutdown, engine.Result{ExitCode: -1, Killed: true}, false, false},
+		{"that ended well when it was told", run.WorkerShutdown, engine.Result{Interrupted: true}, false, true},
+		{"that ended of the signal", run.WorkerShutdown, engine.Result{ExitCode: -1, Signal: "terminated", Interrupted: true}, false, false},
+		{"that ended badly when it was told", run.WorkerShutdown, engine.Result{ExitCode: 143, Interrupted: true}, false, false},
+		{"that had ended before", run.WorkerShutdown, engine.Result{ExitCode: 1}, false, true},
+		{"that left nothing", run.WorkerShutdown, engine.Result{}, true, false},
+		{"of which the worker knows nothing good", run.InternalError, engine.Result{Success: true}, false, false},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			t.Parallel()
+			store := new(cachetest.Memory)
+			d, err := plugintest.Start(caches.New(caches.Config{}, store, new(purges)), plugintest.Setup{Payload: one, Result: tt.result})
+			if err := errors.Join(err, d.Prepare(t.Context()), d.BuildSandbox(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			if tt.none {
+				d.ResultSet = nil
+			}
+			if err := errors.Join(d.Salvage(t.Context(), tt.why), d.Close()); err != nil {
+				t.Fatal(err)
 			}
 			if l, err := store.Acquire(t.Context(), "c"); err != nil || l.Fresh() == tt.keep {
 				t.Errorf("kept: %t, want %t; %v", !l.Fresh(), tt.keep, err)

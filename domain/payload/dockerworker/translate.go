@@ -23,9 +23,10 @@ type dockerPayload struct {
 }
 
 type artifact struct {
-	Type    string `json:"type"`
-	Path    string `json:"path"`
-	Expires string `json:"expires"`
+	Type           string `json:"type"`
+	Path           string `json:"path"`
+	Expires        string `json:"expires"`
+	OnInterruption string `json:"onInterruption"` // which docker-worker had not
 }
 
 // capabilities are what both forms have alike.
@@ -57,11 +58,12 @@ type mount struct {
 }
 
 type ownArtifact struct {
-	Name     string `json:"name"`
-	Type     string `json:"type"`
-	Path     string `json:"path"`
-	Expires  string `json:"expires,omitempty"`
-	Optional bool   `json:"optional"`
+	Name           string `json:"name"`
+	Type           string `json:"type"`
+	Path           string `json:"path"`
+	Expires        string `json:"expires,omitempty"`
+	Optional       bool   `json:"optional"`
+	OnInterruption string `json:"onInterruption,omitempty"`
 }
 
 // unavailable returns a violation for each feature of docker-worker's that asks
@@ -140,7 +142,9 @@ func (p *dockerPayload) artifacts() []ownArtifact {
 		if a.Type == "volume" {
 			a.Type = "directory"
 		}
-		list = append(list, ownArtifact{Name: name, Type: a.Type, Path: a.Path, Expires: a.Expires, Optional: true})
+		list = append(list, ownArtifact{
+			Name: name, Type: a.Type, Path: a.Path, Expires: a.Expires, Optional: true, OnInterruption: a.OnInterruption,
+		})
 	}
 	return list
 }

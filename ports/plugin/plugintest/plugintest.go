@@ -19,6 +19,7 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 )
 
@@ -56,6 +57,7 @@ var checks = []struct {
 	{"NeedsNoHookBeforeClose", needsNoHookBeforeClose},
 	{"LivesThroughARun", livesThroughARun},
 	{"SalvagesOfNothing", salvagesOfNothing},
+	{"SalvagesAfterInterruption", salvagesAfterInterruption},
 	{"StopsWithContext", stopsWithContext},
 	{"ReservesTheSameNames", reservesTheSameNames},
 	{"KeepsRunsApart", keepsRunsApart},
@@ -101,6 +103,28 @@ func salvagesOfNothing(ctx context.Context, s Subject) error {
 	d.ResultSet = nil
 	why := run.Resolution{Outcome: run.Exception, Reason: run.MalformedPayload}
 	return errors.Join(d.Salvage(ctx, why.Reason), d.Finished(ctx, why), d.Close())
+}
+
+// A run whose host goes away is stopped while the task runs: nothing comes
+// between Started and Salvage, and what the task has not made is no error.
+func salvagesAfterInterruption(ctx context.Context, s Subject) error {
+	why := run.Resolution{Outcome: run.Exception, Reason: run.WorkerShutdown}
+	for _, result := range []engine.Result{
+		{ExitCode: -1, Signal: "killed", Killed: true},
+		{ExitCode: -1, Signal: "killed", Killed: true, Interrupted: true},
+		{ExitCode: 1, Interrupted: true},
+		{Success: true, Interrupted: true},
+	} {
+		d, err := Start(s.Plugin, Setup{Payload: s.Payload, Result: result})
+		if err != nil {
+			return fmt.Errorf("NewTaskPlugin with a valid payload: %w", err)
+		}
+		err = errors.Join(d.Prepare(ctx), d.BuildSandbox(ctx), d.Started(ctx), d.Salvage(ctx, why.Reason), d.Finished(ctx, why), d.Close())
+		if err != nil {
+			return fmt.Errorf("a run that is interrupted, of a task with the result %+v: %w\n%s", result, err, d.Log())
+		}
+	}
+	return nil
 }
 
 // Hooks may do what they do at once, whatever the context, but must not wait.

@@ -26,7 +26,7 @@ type greeter struct{ defects }
 
 type defects struct {
 	name, schema                                     string
-	closeErr, runErr, salvageErr                     error
+	closeErr, runErr, salvageErr, interruptErr       error
 	hang, shared, leak, rename, doubled, refuseValid bool
 	count                                            *atomic.Int64
 	quit                                             chan struct{}
@@ -111,7 +111,10 @@ func (p *greeterTask) Stopped(ctx context.Context, _ engine.ResultSet) error {
 	return errors.Join(p.runErr, p.task.Artifacts.Explain(ctx, meta, artifact.FileMissing, ""))
 }
 
-func (p *greeterTask) Salvage(context.Context, run.Reason, engine.ResultSet) error {
+func (p *greeterTask) Salvage(_ context.Context, _ run.Reason, r engine.ResultSet) error {
+	if r != nil && r.Result().Interrupted {
+		return p.interruptErr
+	}
 	return p.salvageErr
 }
 
@@ -178,13 +181,14 @@ func TestChecks(t *testing.T) {
 		"SchemaAcceptsThePayload": {
 			{schema: `{"title": "refuse all"}`}, {schema: `{"title": "refuse compilation"}`},
 		},
-		"NeedsNoHookBeforeClose": {{closeErr: broken}, {refuseValid: true}},
-		"LivesThroughARun":       {{runErr: broken}, {closeErr: broken}},
-		"SalvagesOfNothing":      {{salvageErr: broken}, {refuseValid: true}},
-		"StopsWithContext":       {{closeErr: broken}, {refuseValid: true}, {hang: true, quit: quit}},
-		"ReservesTheSameNames":   {{rename: true}, {doubled: true}, {refuseValid: true}, {closeErr: broken}},
-		"KeepsRunsApart":         {{shared: true}, {runErr: broken}},
-		"LeavesNoGoroutines":     {{leak: true, quit: quit}, {runErr: broken}},
+		"NeedsNoHookBeforeClose":    {{closeErr: broken}, {refuseValid: true}},
+		"LivesThroughARun":          {{runErr: broken}, {closeErr: broken}},
+		"SalvagesOfNothing":         {{salvageErr: broken}, {refuseValid: true}},
+		"SalvagesAfterInterruption": {{salvageErr: broken}, {interruptErr: broken}, {closeErr: broken}, {refuseValid: true}},
+		"StopsWithContext":          {{closeErr: broken}, {refuseValid: true}, {hang: true, quit: quit}},
+		"ReservesTheSameNames":      {{rename: true}, {doubled: true}, {refuseValid: true}, {closeErr: broken}},
+		"KeepsRunsApart":            {{shared: true}, {runErr: broken}},
+		"LeavesNoGoroutines":        {{leak: true, quit: quit}, {runErr: broken}},
 	}
 	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
