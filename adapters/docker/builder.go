@@ -32,7 +32,7 @@ type builder struct {
 	egress  Egress
 	granted []wish
 	image   Image
-	release func() // frees the image, once
+	release func() // frees the image and devices, once
 
 	env     map[string]string
 	mounts  []mount.Mount
@@ -59,11 +59,21 @@ func (e *Engine) NewBuilder(ctx context.Context, o engine.Options) (engine.Build
 	if err != nil {
 		return nil, err
 	}
+	leases, err := e.lease(ctx, granted, func(what string) {
+		o.Log.Infof("[docker] Waiting for payload.capabilities.%s, which other tasks have", what)
+	})
+	if err != nil {
+		image.Release()
+		return nil, err
+	}
 	b := &builder{
 		e: e, o: o, payload: p, egress: egress, granted: granted, image: image,
 		env: map[string]string{}, proxies: map[string]http.Handler{},
 	}
-	b.release = sync.OnceFunc(image.Release)
+	b.release = sync.OnceFunc(func() {
+		image.Release()
+		release(leases)
+	})
 	return b, nil
 }
 
@@ -162,7 +172,7 @@ func (b *builder) Close() error {
 }
 
 // containerOptions returns what the container is created from.
-func (b *builder) containerOptions(mode container.NetworkMode) (client.ContainerCreateOptions, error) {
+func (b *builder) containerOptions(mode container.NetworkMode) client.ContainerCreateOptions {
 	limits := b.e.config.Limits
 	host := &container.HostConfig{
 		NetworkMode: mode,
@@ -196,9 +206,7 @@ func (b *builder) containerOptions(mode container.NetworkMode) (client.Container
 		host.ExtraHosts = append(host.ExtraHosts, name+":127.0.0.1")
 	}
 	for _, w := range b.granted {
-		if err := w.apply(host); err != nil {
-			return client.ContainerCreateOptions{}, err
-		}
+		w.apply(host, w.devices)
 	}
 	labels := b.e.labels()
 	labels[labelTask], labels[labelRun] = string(b.o.Run.Task), strconv.Itoa(b.o.Run.Run)
@@ -225,12 +233,17 @@ func (b *builder) containerOptions(mode container.NetworkMode) (client.Container
 			}
 		}
 	}
-	return client.ContainerCreateOptions{Config: config, HostConfig: host}, nil
+	return client.ContainerCreateOptions{Config: config, HostConfig: host}
 }
 
 func (b *builder) environment() []string {
 	env := maps.Clone(b.env)
 	env[workDirVariable] = b.workDir()
+	for _, w := range b.granted {
+		if w.pool == b.e.pools.video {
+			env[videoVariable] = w.devices[0].name
+		}
+	}
 	env[engine.InterruptionVariable] = interruptionFile
 	list := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {
@@ -266,9 +279,14 @@ func classify(err error, message string) error {
 	case errdefs.IsInvalidArgument(err):
 		return fault.Malformedf("%s: %v", message, err)
 	case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errors.Is(err, context.DeadlineExceeded),
-		client.IsErrConnectionFailed(err), noSpace(err), errdefs.IsNotFound(err), errdefs.IsConflict(err):
+		client.IsErrConnectionFailed(err), noSpace(err), noDriver(err), errdefs.IsNotFound(err), errdefs.IsConflict(err):
 		return fault.Unavailablef(err, "%s: the Docker daemon does not do its part", message)
 	default:
 		return fmt.Errorf("%s: %w", message, err)
 	}
+}
+
+// noDriver reports whether the daemon does not know how to give a container GPUs.
+func noDriver(err error) bool {
+	return strings.Contains(err.Error(), "could not select device driver")
 }

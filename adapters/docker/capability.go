@@ -2,10 +2,9 @@ package docker
 
 import (
 	"context"
-	"fmt"
-	"path/filepath"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
@@ -18,34 +17,40 @@ type wish struct {
 	wanted  bool
 	allowed bool // by the operator
 	scope   string
-	pooled  bool // there is a scope for each pool, too
-	apply   func(*container.HostConfig) error
+	pooled  bool   // there is a scope for each worker pool, too
+	path    string // that the host must have for it
+	apply   func(*container.HostConfig, []device)
+
+	// Of devices that one task has at a time: where they come from, how many
+	// it wants, and those that it has.
+	pool    *pool
+	count   int
+	devices []device
 }
 
 func (e *Engine) wishes(c capabilities) []wish {
 	const capability = "docker-worker:capability:"
-	device := capability + "device:"
-	allow := e.config.Allow
+	const prefix = capability + "device:"
+	allow, d := e.config.Allow, c.Devices
 	return []wish{
-		{"privileged", c.Privileged, allow.Privileged, capability + "privileged", true, func(h *container.HostConfig) error {
+		{name: "privileged", wanted: c.Privileged, allowed: allow.Privileged, scope: capability + "privileged", pooled: true, apply: func(h *container.HostConfig, _ []device) {
 			h.Privileged = true
-			return nil
 		}},
-		{"disableSeccomp", c.DisableSeccomp, allow.DisableSeccomp, capability + "disableSeccomp", false, func(h *container.HostConfig) error {
+		{name: "disableSeccomp", wanted: c.DisableSeccomp, allowed: allow.DisableSeccomp, scope: capability + "disableSeccomp", apply: func(h *container.HostConfig, _ []device) {
 			h.SecurityOpt = append(h.SecurityOpt, "seccomp=unconfined")
-			return nil
 		}},
-		{"ptrace", c.Ptrace, allow.Ptrace, "docker-worker:feature:allowPtrace", false, func(h *container.HostConfig) error {
+		{name: "ptrace", wanted: c.Ptrace, allowed: allow.Ptrace, scope: "docker-worker:feature:allowPtrace", apply: func(h *container.HostConfig, _ []device) {
 			h.CapAdd = append(h.CapAdd, "SYS_PTRACE")
-			return nil
 		}},
-		{"devices.kvm", c.Devices.KVM, allow.KVM, device + "kvm", true, mapDevices("/dev/kvm")},
-		{"devices.loopbackVideo", c.Devices.LoopbackVideo, allow.LoopbackVideo, device + "loopbackVideo", true, mapDevices("/dev/video*")},
-		{"devices.loopbackAudio", c.Devices.LoopbackAudio, allow.LoopbackAudio, device + "loopbackAudio", true, mapDevices("/dev/snd/*")},
-		{"devices.hostSharedMemory", c.Devices.SharedMemory, allow.SharedMemory, device + "hostSharedMemory", true, func(h *container.HostConfig) error {
-			h.IpcMode = "host"
-			return nil
+		{name: "devices.kvm", wanted: d.KVM, allowed: allow.KVM, scope: prefix + "kvm", pooled: true, path: "/dev/kvm", apply: func(h *container.HostConfig, _ []device) {
+			mapDevices(h, []device{{paths: []string{"/dev/kvm"}}})
 		}},
+		{name: "devices.hostSharedMemory", wanted: d.SharedMemory, allowed: allow.SharedMemory, scope: prefix + "hostSharedMemory", pooled: true, apply: func(h *container.HostConfig, _ []device) {
+			h.Mounts = append(h.Mounts, mount.Mount{Type: mount.TypeBind, Source: "/dev/shm", Target: "/dev/shm"})
+		}},
+		{name: "devices.loopbackVideo", wanted: d.LoopbackVideo, allowed: allow.LoopbackVideo, scope: prefix + "loopbackVideo", pooled: true, apply: mapDevices, pool: e.pools.video, count: 1},
+		{name: "devices.loopbackAudio", wanted: d.LoopbackAudio, allowed: allow.LoopbackAudio, scope: prefix + "loopbackAudio", pooled: true, apply: mapDevices, pool: e.pools.audio, count: 1},
+		{name: "devices.gpus", wanted: d.GPUs > 0, allowed: len(e.config.Devices.GPUs) > 0, scope: prefix + "gpus", pooled: true, apply: requestGPUs, pool: e.pools.gpus, count: d.GPUs},
 	}
 }
 
@@ -74,19 +79,5 @@ func (e *Engine) grant(ctx context.Context, c capabilities, authorize auth.Autho
 	return granted, nil
 }
 
-// mapDevices gives a container the devices whose paths match a pattern.
-func mapDevices(pattern string) func(*container.HostConfig) error {
-	return func(h *container.HostConfig) error {
-		paths, err := filepath.Glob(pattern)
-		if err != nil {
-			return fmt.Errorf("find devices %s: %w", pattern, err)
-		}
-		if len(paths) == 0 {
-			return fault.Unavailablef(nil, "this worker has no device %s", pattern)
-		}
-		for _, p := range paths {
-			h.Devices = append(h.Devices, container.DeviceMapping{PathOnHost: p, PathInContainer: p, CgroupPermissions: "rwm"})
-		}
-		return nil
-	}
-}
+// videoVariable tells a task which of the host's devices is its virtual camera.
+const videoVariable = "TASKCLUSTER_VIDEO_DEVICE"

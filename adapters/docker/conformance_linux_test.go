@@ -41,7 +41,13 @@ func TestConformanceOfContainersThatRest(t *testing.T) {
 // nothing on the daemon.
 func open(tb testing.TB, c docker.Config) *docker.Engine {
 	tb.Helper()
-	c.Host = daemon.Host()
+	return openOn(tb, daemon, c)
+}
+
+// openOn is open, on another daemon than that of all tests.
+func openOn(tb testing.TB, d *dockertest.Daemon, c docker.Config) *docker.Engine {
+	tb.Helper()
+	c.Host = d.Host()
 	if c.Instance == "" {
 		c.Instance = strings.ReplaceAll(tb.Name(), "/", "-")
 	}
@@ -51,7 +57,7 @@ func open(tb testing.TB, c docker.Config) *docker.Engine {
 	}
 	tb.Cleanup(func() {
 		shut()
-		if left := leftovers(tb, c.Instance); len(left) > 0 {
+		if left := leftoversOn(tb, d, c.Instance); len(left) > 0 {
 			tb.Errorf("the engine has left %v", left)
 		}
 	})
@@ -61,7 +67,12 @@ func open(tb testing.TB, c docker.Config) *docker.Engine {
 // leftovers returns what an instance has on the daemon.
 func leftovers(tb testing.TB, instance string) (found []string) {
 	tb.Helper()
-	c, err := daemon.Client()
+	return leftoversOn(tb, daemon, instance)
+}
+
+func leftoversOn(tb testing.TB, d *dockertest.Daemon, instance string) (found []string) {
+	tb.Helper()
+	c, err := d.Client()
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -43,6 +43,7 @@ type Config struct {
 	UserNamespace   string        // as in docker run --userns
 	SeccompProfile  string        // JSON; default the daemon's
 	Allow           Allow
+	Devices         Devices
 	DaemonPatience  time.Duration // how long to wait for a daemon that is gone; default 5 min
 	RemovalInterval time.Duration // between attempts to remove what could not be; default 10 s
 }
@@ -75,6 +76,7 @@ type Engine struct {
 	networks *networks
 	trash    *trash
 	volumes  volumes
+	pools    *pools
 	shift    shift
 	groups   *cgroup.Tree // nil if containers are not in groups of the worker's
 
@@ -140,6 +142,9 @@ func (c Config) withDefaults() Config {
 func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 	if _, err := e.daemon.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		return fmt.Errorf("docker: reach the daemon at %s: %w", e.daemon.DaemonHost(), err)
+	}
+	if e.pools, err = newPools(e.config.Devices); err != nil {
+		return fmt.Errorf("docker: %w", err)
 	}
 	e.trash = newTrash(e)
 	if err := e.sweep(ctx); err != nil {

@@ -33,6 +33,7 @@ type devices struct {
 	LoopbackVideo bool `json:"loopbackVideo,omitempty"`
 	LoopbackAudio bool `json:"loopbackAudio,omitempty"`
 	SharedMemory  bool `json:"hostSharedMemory,omitempty"`
+	GPUs          int  `json:"gpus,omitempty"`
 }
 
 // image is payload.image.

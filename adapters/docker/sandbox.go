@@ -67,10 +67,7 @@ func (s *sandbox) start(ctx context.Context) error {
 	if s.place, err = s.e.networks.acquire(ctx, s.b.egress, s.b.ownNetwork()); err != nil {
 		return err
 	}
-	options, err := s.b.containerOptions(s.place.mode())
-	if err != nil {
-		return err
-	}
+	options := s.b.containerOptions(s.place.mode())
 	options.HostConfig.CgroupParent = s.meter.parent
 	if err := s.create(ctx, options); err != nil {
 		return err

@@ -3,7 +3,6 @@ package docker_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"io/fs"
 	"strings"
@@ -231,53 +230,6 @@ func TestPayloadSaysHowCommandsRun(t *testing.T) {
 			_, log = run(t, e, form(map[string]any{"tty": true}))
 			if !strings.Contains(log.String(), "root\r\n/\r\n/\r\n") {
 				t.Errorf("the log is:\n%q", log)
-			}
-		})
-	}
-}
-
-func TestCapabilitiesNeedPoolAndScope(t *testing.T) {
-	const pool = "proj/linux"
-	for _, tt := range []struct {
-		name   string
-		wish   map[string]any
-		scopes []string // any of them will do
-		allow  docker.Allow
-	}{
-		{"privileged", map[string]any{"privileged": true}, []string{"docker-worker:capability:privileged", "docker-worker:capability:privileged:" + pool}, docker.Allow{Privileged: true}},
-		{"disableSeccomp", map[string]any{"disableSeccomp": true}, []string{"docker-worker:capability:disableSeccomp"}, docker.Allow{DisableSeccomp: true}},
-		{"ptrace", map[string]any{"ptrace": true}, []string{"docker-worker:feature:allowPtrace"}, docker.Allow{Ptrace: true}},
-		{"kvm", map[string]any{"devices": map[string]bool{"kvm": true}}, []string{"docker-worker:capability:device:kvm", "docker-worker:capability:device:kvm:" + pool}, docker.Allow{KVM: true}},
-		{"loopbackVideo", map[string]any{"devices": map[string]bool{"loopbackVideo": true}}, []string{"docker-worker:capability:device:loopbackVideo", "docker-worker:capability:device:loopbackVideo:" + pool}, docker.Allow{LoopbackVideo: true}},
-		{"loopbackAudio", map[string]any{"devices": map[string]bool{"loopbackAudio": true}}, []string{"docker-worker:capability:device:loopbackAudio", "docker-worker:capability:device:loopbackAudio:" + pool}, docker.Allow{LoopbackAudio: true}},
-		{"hostSharedMemory", map[string]any{"devices": map[string]bool{"hostSharedMemory": true}}, []string{"docker-worker:capability:device:hostSharedMemory", "docker-worker:capability:device:hostSharedMemory:" + pool}, docker.Allow{SharedMemory: true}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			refused := errors.New("scopes are missing")
-			o := options(t, map[string]any{"command": [][]string{{"true"}}, "capabilities": tt.wish}, newRecord())
-			strict := open(t, docker.Config{Egress: docker.EgressNone, Pool: pool, Instance: "strict"})
-			if _, err := strict.NewBuilder(t.Context(), o); err == nil || !strings.Contains(err.Error(), tt.name+" is not available on worker pool "+pool) {
-				t.Errorf("on a pool that does not allow it: %v", err)
-			}
-			e := open(t, docker.Config{Egress: docker.EgressNone, Pool: pool, Allow: tt.allow})
-			var asked []string
-			o.Authorize = func(_ context.Context, anyOf ...task.Scopes) error {
-				asked = nil
-				for _, set := range anyOf {
-					asked = append(asked, strings.Join(set, " "))
-				}
-				return refused
-			}
-			if _, err := e.NewBuilder(t.Context(), o); !errors.Is(err, refused) || strings.Join(asked, ",") != strings.Join(tt.scopes, ",") {
-				t.Errorf("without the scope: %v; asked for any of %v, want %v", err, asked, tt.scopes)
-			}
-			o.Authorize = func(context.Context, ...task.Scopes) error { return nil }
-			b, err := e.NewBuilder(t.Context(), o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := b.Close(); err != nil {
-				t.Error(err)
 			}
 		})
 	}

@@ -118,6 +118,7 @@ func dockerConfig(w section.Worker, c section.Docker, d Deployment) (docker.Conf
 		Addresses:     addresses,
 		Runtime:       c.Runtime,
 		UserNamespace: c.UserNamespace,
+		Devices:       docker.Devices(c.Devices),
 		Allow: docker.Allow{
 			Privileged: allow.Privileged, DisableSeccomp: allow.DisableSeccomp, Ptrace: allow.Ptrace, KVM: allow.KVM,
 			LoopbackVideo: allow.LoopbackVideo, LoopbackAudio: allow.LoopbackAudio, SharedMemory: allow.HostSharedMemory,

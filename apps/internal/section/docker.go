@@ -18,6 +18,7 @@ type Docker struct {
 	Runtime       string        `mapstructure:"runtime" computed:"the daemon's" example:"runsc" doc:"What runs containers, as the daemon calls it."`
 	UserNamespace string        `mapstructure:"userNamespace" doc:"As in docker run --userns, such as host where the daemon remaps users."`
 	Allow         DockerAllow   `mapstructure:"allow"`
+	Devices       DockerDevices `mapstructure:"devices"`
 	Pull          string        `mapstructure:"pull" default:"always" oneof:"always missing" doc:"Whether a registry is asked for an image that is there already, since its tag may have moved."`
 	Preload       []string      `mapstructure:"preload" doc:"Images to pull before the first task."`
 	MinFree       setting.Bytes `mapstructure:"minFree" default:"5GiB" doc:"With less free on the daemon's disk, images that the worker has brought are removed, the one used longest ago first."`
@@ -43,6 +44,13 @@ type DockerAllow struct {
 	LoopbackVideo    bool `mapstructure:"loopbackVideo" default:"false" doc:"Virtual cameras."`
 	LoopbackAudio    bool `mapstructure:"loopbackAudio" default:"false" doc:"Virtual sound cards."`
 	HostSharedMemory bool `mapstructure:"hostSharedMemory" default:"false" doc:"The host's /dev/shm."`
+}
+
+// DockerDevices are devices that one task has at a time.
+type DockerDevices struct {
+	Video []string `mapstructure:"video" computed:"all /dev/video*" doc:"Virtual cameras, where they are allowed: a task that asks for one has it for itself."`
+	Audio []string `mapstructure:"audio" computed:"all /dev/snd/controlC*" doc:"Virtual sound cards, where they are allowed, each by its control device: a task that asks for one has it for itself."`
+	GPUs  []string `mapstructure:"gpus" doc:"GPUs, by index or UUID, for tasks that have the scope: each has as many as it asks for, for itself."`
 }
 
 // Registry is an account at a registry.
