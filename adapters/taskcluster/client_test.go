@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,7 +223,7 @@ func FuzzAnswers(f *testing.F) {
 				Body: io.NopCloser(strings.NewReader(string(body))),
 			}, nil
 		})
-		own := &Client{cfg: c.cfg, tel: c.tel, log: c.log, http: &http.Client{
+		own := &Client{cfg: c.cfg, tel: c.tel, log: c.log, creds: new(atomic.Pointer[task.Credentials]), http: &http.Client{
 			Transport: transport, CheckRedirect: c.http.CheckRedirect,
 		}}
 		own.SetCredentials(worker.Credentials)
