@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
@@ -299,6 +300,27 @@ func TestOlderQueuesAreSpared(t *testing.T) {
 			if strings.Contains(a.body, "contentLength") != (i == 0) {
 				t.Errorf("request %d is %s", i, a.body)
 			}
+		}
+	})
+	t.Run("a refusal that does not come whole", func(t *testing.T) {
+		c, m := serve(t, worker, map[string]http.HandlerFunc{
+			create: inTurn(strict("contentLength"), strict("contentLength"), s3Target("http://bucket.test/put", time.Hour)), put: answer(200, nil),
+		})
+		first := true
+		network := c.http.Transport
+		c.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			resp, err := network.RoundTrip(r)
+			if err == nil && first {
+				first = false
+				resp.Body = io.NopCloser(io.MultiReader(io.LimitReader(resp.Body, 20), iotest.ErrReader(io.ErrUnexpectedEOF)))
+			}
+			return resp, err
+		})
+		if err := NewArtifacts(c).Open(hold(c, time.Hour)).Upload(t.Context(), meta(), contentOf("x")); err != nil {
+			t.Fatal(err)
+		}
+		if asked := m.requests(create); len(asked) != 3 {
+			t.Errorf("asked %d times, want 3", len(asked))
 		}
 	})
 	t.Run("a reason for an absence", func(t *testing.T) {

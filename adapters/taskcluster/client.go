@@ -121,7 +121,11 @@ func (c *Client) do(ctx context.Context, r call) (err error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
-		return c.refused(resp, r)
+		e, err := c.refused(resp, r)
+		if err != nil {
+			return unreachable(ctx, timed, c.cfg.RootURL, r.op(), err)
+		}
+		return e
 	}
 	if r.out == nil {
 		// Reading to the end lets the connection be used again; that fails at
@@ -177,11 +181,14 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	return req, nil
 }
 
-// refused reads the answer of a service that refuses r.
-func (c *Client) refused(resp *http.Response, r call) error {
+// refused reads the answer of a service that refuses r. What follows from a
+// refusal depends on its words, so one that does not come whole is none.
+func (c *Client) refused(resp *http.Response, r call) (refusal, err error) {
 	e := &Error{Op: r.op(), Status: resp.StatusCode, retryAfter: retryAfter(resp.Header)}
-	// An error that cannot be read whole is explained by what there is.
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxError))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
+	if err != nil {
+		return nil, err
+	}
 	var answer struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
@@ -192,9 +199,9 @@ func (c *Client) refused(resp *http.Response, r call) error {
 		e.Code, e.Message = answer.Code, strings.TrimSpace(message)
 	}
 	if e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden {
-		return &CredentialsError{RootURL: c.cfg.RootURL, ClientID: r.creds.ClientID, Err: e}
+		return &CredentialsError{RootURL: c.cfg.RootURL, ClientID: r.creds.ClientID, Err: e}, nil
 	}
-	return e
+	return e, nil
 }
 
 // retryAfter returns how long h asks to wait, or 0.
