@@ -17,6 +17,13 @@ MODULES = $(shell go list -m -f '{{.Dir}}')
 # How long each fuzz test of `make fuzz` runs.
 FUZZTIME ?= 20s
 
+# What `make chaos` runs, for each engine. An empty seed is another one each time.
+ENGINES ?= native docker
+TASKS   ?= 500
+KILLS   ?= 50
+SEED    ?=
+KEEP    ?=
+
 .PHONY: help
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +94,10 @@ tidy: ## Tidy every go.mod, and align versions across the workspace.
 .PHONY: bench
 bench: build peers ## Measure the worker, and generic-worker beside it.
 	scripts/bench
+
+.PHONY: chaos
+chaos: setup build ## Run tasks while everything fails: make chaos ENGINES=native TASKS=100 KILLS=10 SEED=42 KEEP=DIR.
+	scripts/chaos "$(ENGINES)" "$(TASKS)" "$(KILLS)" "$(SEED)" "$(KEEP)"
 
 .PHONY: fuzz
 fuzz: ## Fuzz every fuzz test for FUZZTIME.

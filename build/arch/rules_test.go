@@ -87,7 +87,7 @@ var reservations = []reserved{
 		why: "only an app has a command line, by way of pkg/command",
 	},
 	{
-		pkg: "github.com/taskcluster/taskcluster/v44", in: []string{"adapters/taskcluster", "build/bench"}, tests: true,
+		pkg: "github.com/taskcluster/taskcluster/v44", in: []string{"adapters/taskcluster", "build/bench", "build/chaos"}, tests: true,
 		why: "Taskcluster's client is behind the queue and artifact ports; its gaps are closed in one place",
 	},
 	{
