@@ -180,6 +180,7 @@ func (b *builder) containerOptions(mode container.NetworkMode) client.ContainerC
 		Runtime:     b.e.config.Runtime,
 		UsernsMode:  container.UsernsMode(b.e.config.UserNamespace),
 		ShmSize:     limits.SharedMemoryBytes,
+		StorageOpt:  limits.storage(),
 		Mounts:      b.mounts,
 		Resources: container.Resources{
 			Memory:     limits.MemoryBytes,
@@ -192,9 +193,6 @@ func (b *builder) containerOptions(mode container.NetworkMode) client.ContainerC
 	}
 	if limits.OpenFiles > 0 {
 		host.Ulimits = []*container.Ulimit{{Name: "nofile", Soft: limits.OpenFiles, Hard: limits.OpenFiles}}
-	}
-	if limits.DiskBytes > 0 {
-		host.StorageOpt = map[string]string{"size": strconv.FormatInt(limits.DiskBytes, 10)}
 	}
 	if !b.e.config.NewPrivileges {
 		host.SecurityOpt = append(host.SecurityOpt, "no-new-privileges")

@@ -156,6 +156,9 @@ func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 	}
 	e.shift = shiftOf(info.Info, e.config.UserNamespace)
 	e.groups = openGroups(info.Info, e.config.Instance)
+	if err := e.checkLimits(ctx); err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
 	if e.images, err = imagesOf(ctx, e.daemon, e.log); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}

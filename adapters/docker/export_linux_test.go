@@ -1,5 +1,27 @@
 package docker
 
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
 // Sampled has what tasks use measured by samples, as where the daemon leaves
 // control groups to systemd.
 func (e *Engine) Sampled() { e.groups = nil }
+
+// Networks makes so many networks at once, as for so many tasks, and returns a
+// function that gives them back.
+func (e *Engine) Networks(ctx context.Context, n int) (release func(), err error) {
+	places, errs := make([]place, n), make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { places[i], errs[i] = e.networks.acquire(ctx, e.config.Egress, true) })
+	}
+	wg.Wait()
+	return func() {
+		for _, p := range places {
+			e.networks.release(p, true)
+		}
+	}, errors.Join(errs...)
+}

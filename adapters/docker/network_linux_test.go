@@ -25,6 +25,9 @@ const (
 // metadata are the addresses of metadata services.
 var metadata = []string{"169.254.169.254", "168.63.129.16", "100.100.100.200"}
 
+// metadata6 is that of EC2 over IPv6.
+const metadata6 = "fd00:ec2::254"
+
 // ip runs a command of the network's tools.
 func ip(tb testing.TB, args ...string) {
 	tb.Helper()
@@ -51,6 +54,10 @@ func neighborhood(t *testing.T) {
 		ip(t, append(inside, "ip", "addr", "add", a+"/32", "dev", "lo")...)
 		ip(t, "ip", "route", "add", a+"/32", "via", private)
 	}
+	ip(t, "ip", "-6", "addr", "add", "fd77::1/64", "dev", "v0", "nodad")
+	ip(t, append(inside, "ip", "-6", "addr", "add", "fd77::2/64", "dev", "v1", "nodad")...)
+	ip(t, append(inside, "ip", "-6", "addr", "add", metadata6+"/128", "dev", "lo")...)
+	ip(t, "ip", "-6", "route", "add", metadata6+"/128", "via", "fd77::2")
 	for _, on := range [][]string{nil, inside} {
 		ctx, stop := context.WithCancel(context.Background())
 		args := slices.Concat(on, []string{"busybox", "httpd", "-f", "-p", "80", "-h", t.TempDir()})
@@ -63,7 +70,7 @@ func neighborhood(t *testing.T) {
 			_ = server.Wait() // it was killed
 		})
 	}
-	for _, a := range append([]string{public, private, host}, metadata...) {
+	for _, a := range append([]string{public, private, host, metadata6}, metadata...) {
 		answers(t, a)
 	}
 }
@@ -73,7 +80,7 @@ func answers(t *testing.T, address string) {
 	t.Helper()
 	for {
 		var d net.Dialer
-		c, err := d.DialContext(t.Context(), "tcp", address+":80")
+		c, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(address, "80"))
 		if err == nil {
 			_ = c.Close()
 			return
@@ -106,7 +113,7 @@ func TestEgress(t *testing.T) {
 			s := begin(t, e, shell("echo address: $(hostname -i 2>/dev/null); httpd -f -p 80 -h /"), other)
 			defer func() { _ = s.Abort(context.Background()) }()
 			other.has(t.Context(), t, "address:")
-			addresses := append([]string{public, private, host}, metadata...)
+			addresses := append([]string{public, private, host, metadata6}, metadata...)
 			if egress != docker.EgressNone {
 				other.has(t.Context(), t, "address: 10.213.")
 				_, after, _ := strings.Cut(other.String(), "address: 10.213.")
@@ -135,6 +142,17 @@ func TestTasksNarrowTheirNetwork(t *testing.T) {
 	if _, err := e.NewBuilder(t.Context(), options(t, p, newRecord())); err == nil || !strings.Contains(err.Error(), "payload.network: open is not available on worker pool proj/linux") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// The daemon makes no firewall rules of its own, which would take minutes.
+func TestNetworksForAsManyTasksAsAWorkerMayHave(t *testing.T) {
+	const most = 250
+	e := openOn(t, another(t), docker.Config{Egress: docker.EgressInternet})
+	release, err := e.Networks(t.Context(), most)
+	if err != nil {
+		t.Error(err)
+	}
+	release()
 }
 
 func TestManyTasksAtOnceHaveNetworksOfTheirOwn(t *testing.T) {

@@ -180,6 +180,18 @@ func TestTaskThatFillsTheDiskFailsAlone(t *testing.T) {
 	}
 }
 
+// The storage driver of the test's daemon limits nothing.
+func TestLimitThatTheDaemonCannotKeepIsNoFaultOfTasks(t *testing.T) {
+	c := docker.Config{Host: daemon.Host(), Instance: "limits", Egress: docker.EgressNone, Limits: docker.Limits{DiskBytes: 1 << 30}}
+	_, _, err := docker.New(t.Context(), c, newLocalImages, testLog(t))
+	if err == nil || !strings.Contains(err.Error(), "limits.disk cannot be had of the daemon") {
+		t.Errorf("got %v", err)
+	}
+	if left := leftovers(t, c.Instance); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 func TestTaskThatIgnoresSignalsIsKilled(t *testing.T) {
 	e := open(t, docker.Config{Egress: docker.EgressNone, Grace: 1})
 	log := newRecord()
