@@ -33,7 +33,7 @@ func (b *bench) measureDocker(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 		s := scenario{worker: oursInDocker, capacity: capacity, tasks: count, command: []string{"/bin/true"}}
-		f, err := b.measure(ctx, s)
+		f, err := b.run(ctx, s, nil)
 		if err != nil {
 			return fmt.Errorf("measure %s: %w", s, err)
 		}

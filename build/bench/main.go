@@ -36,7 +36,9 @@ func inside() int {
 // run measures every scenario and writes what came of them. It leaves neither
 // files nor processes behind.
 func run(ctx context.Context, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("/var/tmp", "bench-")
+	// Where workers have their directories: tasks see another /tmp and /var/tmp,
+	// in which the way to their directories would have to be made for each.
+	dir, err := os.MkdirTemp("/var/lib", "taskcluster-worker-bench-")
 	if err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
@@ -63,7 +65,7 @@ func (b *bench) measureNative(ctx context.Context, out io.Writer) error {
 	many := scenario{worker: ours, capacity: 32, tasks: 200, command: []string{"/bin/true"}}
 	sleep := scenario{worker: ours, capacity: 32, tasks: 64, command: []string{"/bin/sleep", "1"}}
 	// Few, for generic-worker leaves 5 seconds between two claims.
-	peer := scenario{worker: genericWorker, capacity: 1, tasks: 20, command: []string{"/bin/true"}}
+	peer := scenario{worker: genericWorker, capacity: 1, tasks: 10, command: []string{"/bin/true"}}
 	figures := make(map[string]figure)
 	writeHeader(out)
 	for _, s := range []scenario{one, eight, many, sleep, peer} {

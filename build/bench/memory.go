@@ -22,8 +22,8 @@ func (m *memory) sample(pid int) {
 	m.pss = max(m.pss, supervisorsPSS(strconv.Itoa(pid)))
 }
 
-// supervisorsPSS sums up the supervisors among the descendants of a process.
-// Their pages are shared, which is why their resident sizes would not add up.
+// supervisorsPSS sums up the supervisors among the children of a process. Their
+// pages are shared, which is why their resident sizes would not add up.
 func supervisorsPSS(pid string) (sum int64) {
 	lists, _ := filepath.Glob("/proc/" + pid + "/task/*/children") // The pattern is valid.
 	for _, list := range lists {
@@ -39,7 +39,6 @@ func supervisorsPSS(pid string) (sum int64) {
 			if name, _, _ := strings.Cut(string(line), "\x00"); name == supervisor.Name {
 				sum += field("/proc/"+child+"/smaps_rollup", "Pss:")
 			}
-			sum += supervisorsPSS(child)
 		}
 	}
 	return sum
