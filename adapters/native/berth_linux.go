@@ -58,8 +58,8 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &berth{id: e.nextID(), account: a, isolated: e.isolated, exited: make(chan struct{})}
-	b.dir = filepath.Join(e.config.Dir, sandboxesName, b.id)
+	b := &berth{id: e.places.take(), account: a, isolated: e.isolated, exited: make(chan struct{})}
+	b.dir = filepath.Join(e.places.dir, b.id)
 	b.workDir = filepath.Join(e.config.Dir, "tasks", a.name)
 	b.told = filepath.Join(e.config.Dir, tellingName)
 	if !e.isolated {
@@ -68,10 +68,10 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.vacate(context.WithoutCancel(ctx), b), removeTree(b.dir))
+			err = errors.Join(err, e.vacate(context.WithoutCancel(ctx), b), e.places.give(b.id))
 		}
 	}()
-	if err := e.makeDirs(b); err != nil {
+	if err := e.makePlace(b); err != nil {
 		return nil, err
 	}
 	if e.cgroups != nil {
@@ -103,43 +103,6 @@ func (b *berth) openView() (err error) {
 	return err
 }
 
-// makeDirs makes the directories of a task.
-func (e *Engine) makeDirs(b *berth) error {
-	if err := os.Mkdir(b.dir, 0o700); err != nil {
-		return err
-	}
-	work := filepath.Join(b.dir, workName)
-	if err := os.Mkdir(work, 0o700); err != nil {
-		return err
-	}
-	telling := filepath.Join(b.dir, tellingName)
-	if err := os.Mkdir(telling, 0o700); err != nil {
-		return err
-	}
-	if err := os.Chmod(telling, 0o755); err != nil { //nolint:gosec // for the task's user, and not by the umask
-		return err
-	}
-	if e.users.current == nil {
-		if err := os.Chown(work, int(b.account.uid), int(b.account.gid)); err != nil {
-			return err
-		}
-	}
-	if !e.isolated {
-		return nil
-	}
-	for name := range e.replaced {
-		dir := filepath.Join(b.dir, name)
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
-		// As /tmp is, and not by Mkdir, so that the umask has no say.
-		if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // startSupervisor starts the supervisor and waits until it is ready.
 func (e *Engine) startSupervisor(b *berth) (err error) {
 	state, err := os.Open(b.dir)
@@ -156,7 +119,7 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 	if err := b.connect(state); err != nil {
 		return err
 	}
-	written, err := os.OpenFile(filepath.Join(b.dir, outputName), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	written, err := os.OpenFile(filepath.Join(b.dir, outputName), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}

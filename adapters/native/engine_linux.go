@@ -36,8 +36,7 @@ type Engine struct {
 	replaced map[string]string // as the variable, of the directories that this host has
 	inMemory []string          // directories in place of which tasks see ones in memory
 
-	instance string // tells the berths of this process from those of others
-	berths   atomic.Int64
+	places places
 
 	lock       *os.File
 	slots      chan struct{} // one for each berth there may be
@@ -69,7 +68,7 @@ var (
 //
 // main must have called supervisor.Main, see there.
 func New(ctx context.Context, c Config, log *slog.Logger) (*Engine, func(), error) {
-	e := &Engine{config: c.withDefaults(), log: log, isolated: true, instance: rand.Text()[:8]}
+	e := &Engine{config: c.withDefaults(), log: log, isolated: true}
 	if err := e.open(ctx); err != nil {
 		return nil, nil, fmt.Errorf("native engine: %w", err)
 	}
@@ -89,6 +88,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	} else if err != nil {
 		return fmt.Errorf("lock directory: %w", err)
 	}
+	e.places = places{dir: filepath.Join(e.config.Dir, sandboxesName), instance: rand.Text()[:8]}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	e.close = sync.OnceValue(e.shut)
 	defer func() {
@@ -207,7 +207,7 @@ func (e *Engine) shut() error {
 	e.background.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var err error
+	err := e.places.close()
 	for b := range e.occupied {
 		err = errors.Join(err, b.closeFiles())
 		if b.account.lease != nil {
@@ -227,8 +227,4 @@ func (e *Engine) shut() error {
 		err = errors.Join(err, e.program.Close())
 	}
 	return errors.Join(err, e.lock.Close())
-}
-
-func (e *Engine) nextID() string {
-	return e.instance + "-" + strconv.FormatInt(e.berths.Add(1), 10)
 }

@@ -3,7 +3,6 @@ package native
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"io"
 	"log/slog"
 	"os"
@@ -32,7 +31,7 @@ func openWith(tb testing.TB, c Config, log *slog.Logger) *Engine {
 	if c.UserPrefix == "" {
 		c.UserPrefix = "tasktest_"
 	}
-	e := &Engine{config: c.withDefaults(), log: log, instance: rand.Text()[:8]}
+	e := &Engine{config: c.withDefaults(), log: log}
 	e.isolated = os.Getenv(namespacesVariable) != "none"
 	if err := e.open(tb.Context()); err != nil {
 		tb.Fatal(err)
@@ -57,7 +56,7 @@ func leavesNothing(tb testing.TB, e *Engine) {
 	if err != nil || strings.Contains(string(mounts), e.config.Dir) {
 		tb.Errorf("mounts are left: %v", err)
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/*/taskcluster-worker-*/" + e.instance + "*")
+	groups, err := filepath.Glob("/sys/fs/cgroup/*/taskcluster-worker-*/" + e.places.instance + "*")
 	if err != nil || len(groups) > 0 {
 		tb.Errorf("control groups are left: %v, %v", groups, err)
 	}

@@ -38,7 +38,7 @@ type Config struct {
 	Capacity int
 
 	// Warm is the number of sandboxes that are kept ready for the tasks to
-	// come. Each costs about a megabyte. Default: Capacity, but at most 8.
+	// come. Each costs about a megabyte. Default: Capacity, but at most 16.
 	Warm int
 
 	// Limits is what each task may use.
@@ -83,7 +83,7 @@ func (c Config) withDefaults() Config {
 		c.Capacity = 1
 	}
 	if c.Warm <= 0 {
-		c.Warm = min(c.Capacity, 8)
+		c.Warm = min(c.Capacity, 16)
 	}
 	if c.Limits.PIDs <= 0 {
 		c.Limits.PIDs = 4096

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// fill makes the pool of berths and keeps it filled. It returns once the first
-// berth is there, which shows that the engine can work.
+// fill makes the pool of berths and keeps it filled. It returns once the pool is
+// full, so that the first tasks need not share the processors with that. That
+// there is one berth shows that the engine can work.
 func (e *Engine) fill(ctx context.Context) error {
 	first, err := e.prepare(ctx)
 	if err != nil && e.users.current != nil {
@@ -33,10 +35,17 @@ func (e *Engine) fill(ctx context.Context) error {
 	}
 	e.slots <- struct{}{}
 	e.ready <- first
+	filled := make(chan struct{})
+	once := sync.OnceFunc(func() { close(filled) })
 	for range preparers {
-		e.preparers.Go(e.keepReady)
+		e.preparers.Go(func() { e.keepReady(once) })
 	}
-	return nil
+	select {
+	case <-filled:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // empty empties the pool, once the engine's context is done.
@@ -72,8 +81,9 @@ func (s *shortage) passes(err error) bool {
 	return time.Since(s.since) < roomPatience
 }
 
-// keepReady prepares berths until the engine is closed.
-func (e *Engine) keepReady() {
+// keepReady prepares berths until the engine is closed. It calls filled when the
+// pool is full, or cannot be filled for now.
+func (e *Engine) keepReady(filled func()) {
 	var full shortage
 	for {
 		select {
@@ -84,12 +94,19 @@ func (e *Engine) keepReady() {
 		b, err := e.prepare(e.ctx)
 		if err != nil {
 			<-e.slots
+			filled()
 			if !e.reportFailure(err, full.passes(err)) {
 				return
 			}
 			continue
 		}
 		full = shortage{}
+		select {
+		case e.ready <- b:
+			continue
+		default:
+			filled()
+		}
 		select {
 		case e.ready <- b:
 		case <-e.ctx.Done():
@@ -159,8 +176,10 @@ func (e *Engine) discard(b *berth) (vacated <-chan struct{}) {
 		close(done)
 		if err != nil {
 			e.log.ErrorContext(ctx, "sandbox not disposed of properly", slog.Any("error", err))
+			e.removeDir(ctx, b.dir)
+		} else if err := e.places.give(b.id); err != nil {
+			e.log.ErrorContext(ctx, "directory not emptied", slog.Any("error", err))
 		}
-		e.removeDir(ctx, b.dir)
 		<-e.slots
 	})
 	return done

@@ -323,7 +323,7 @@ func TestFullDiskIsNotWaitedForForEver(t *testing.T) {
 		if !s.passes(full) {
 			t.Error("it is not waited for at all")
 		}
-		time.Sleep(roomPatience)
+		<-time.After(roomPatience)
 		if s.passes(full) {
 			t.Error("it is waited for without an end")
 		}

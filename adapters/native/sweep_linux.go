@@ -34,8 +34,18 @@ func (e *Engine) recordProcess(b *berth) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(b.dir, processName), record, 0o600)
+	// One that an earlier berth has left is written over, which costs less than
+	// to make a file, and is never shorter.
+	f, err := os.OpenFile(filepath.Join(b.dir, processName), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%-*s", processRecordSize, record)
+	return errors.Join(err, f.Close())
 }
+
+// processRecordSize is what any record fits into.
+const processRecordSize = 64
 
 // processStart returns when a process was started.
 func processStart(pid int) (string, error) {
@@ -56,15 +66,14 @@ func processStart(pid int) (string, error) {
 // removes the rest. Supervisors without a task end by themselves without a
 // worker; this is for those that were stopped.
 func (e *Engine) sweep(ctx context.Context) error {
-	sandboxes := filepath.Join(e.config.Dir, sandboxesName)
-	entries, err := os.ReadDir(sandboxes)
+	entries, err := os.ReadDir(e.places.dir)
 	if err != nil {
 		return err
 	}
 	e.orphans = map[task.RunID]*orphan{}
 	var keep []string
 	for _, entry := range entries {
-		dir := filepath.Join(sandboxes, entry.Name())
+		dir := filepath.Join(e.places.dir, entry.Name())
 		if o := e.findOrphan(ctx, dir); o != nil {
 			e.orphans[o.run] = o
 			keep = append(keep, filepath.Base(dir))

@@ -61,21 +61,30 @@ func (r *remover) empty(dir *os.Root, at string, level int) error {
 // remove removes the directory name in dir, or puts off one that is deep by
 // moving it to the top.
 func (r *remover) remove(dir *os.Root, name, at string, level int) error {
-	if err := dir.Chmod(name, 0o700); err != nil {
-		return err
-	}
 	if level == maxDepth {
+		// To move a directory takes the right to write to it.
+		if err := dir.Chmod(name, 0o700); err != nil {
+			return err
+		}
 		r.moved++
 		return r.top.Rename(at, "deep-"+strconv.Itoa(r.moved))
+	}
+	if err := r.emptyDir(dir, name, at, level); err != nil {
+		return err
+	}
+	return dir.Remove(name)
+}
+
+// emptyDir removes what is in the directory name in dir.
+func (r *remover) emptyDir(dir *os.Root, name, at string, level int) error {
+	if err := dir.Chmod(name, 0o700); err != nil {
+		return err
 	}
 	sub, err := dir.OpenRoot(name)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(r.empty(sub, at, level+1), sub.Close()); err != nil {
-		return err
-	}
-	return dir.Remove(name)
+	return errors.Join(r.empty(sub, at, level+1), sub.Close())
 }
 
 func readSome(dir *os.Root) ([]fs.DirEntry, error) {

@@ -24,10 +24,6 @@ const Protocol = 1
 // ControlSocket is the name, in the state directory, of the listening socket.
 const ControlSocket = "control"
 
-// ExitFile is the name, in the state directory, of the file with the Done of a
-// run. It appears complete or not at all.
-const ExitFile = "exit.json"
-
 // Request is a message to the supervisor. One of its fields is set.
 type Request struct {
 	Setup *Setup `json:"setup,omitempty"`

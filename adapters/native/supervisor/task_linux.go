@@ -1,8 +1,6 @@
 package supervisor
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -55,26 +53,7 @@ func (t *task) run(s *Start) {
 	t.children.killAll()
 	t.out.sync()
 	done.Dropped, done.Cause = t.out.lost()
-	record(&done)
 	t.events.add(Event{Done: &done})
-}
-
-// record stores how the run ended, for a worker that was not there to be told.
-func record(d *Done) {
-	b, err := json.Marshal(d)
-	if err != nil {
-		return
-	}
-	// A disk that is full must not keep the worker from learning it by message.
-	const name = ExitFile + ".new"
-	fd, err := unix.Openat(StateFD, name, unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return
-	}
-	n, err := unix.Write(fd, b)
-	if errors.Join(err, unix.Close(fd)) == nil && n == len(b) {
-		_ = unix.Renameat(StateFD, name, StateFD, ExitFile)
-	}
 }
 
 // execute runs one command to its end.
