@@ -30,7 +30,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // lease is how long claims last where a test waits for one to expire.
-const lease = 3 * time.Second
+const lease = 2 * time.Second
 
 func TestQueue(t *testing.T) {
 	queuetest.Test(t, func(tb testing.TB) queuetest.Harness {

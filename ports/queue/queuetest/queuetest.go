@@ -37,6 +37,7 @@ type Harness interface {
 func Test(t *testing.T, newHarness func(testing.TB) Harness) {
 	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // several of them wait for claims to expire
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			if err := c.check(ctx, t, newHarness(t)); err != nil {
