@@ -2,14 +2,15 @@ package docker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/transcript"
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 )
@@ -99,7 +101,7 @@ func (b *builder) AttachVolume(at string, v engine.Volume, readOnly bool) error 
 		at = path.Join(b.workDir(), at)
 	}
 	at = path.Clean(at)
-	for _, reserved := range []string{"/", "/proc", "/sys", "/dev", strings.TrimSuffix(restDir, "/")} {
+	for _, reserved := range []string{"/", "/proc", "/sys", "/dev", strings.TrimSuffix(ownDir, "/")} {
 		if at == reserved || reserved != "/" && strings.HasPrefix(at, reserved+"/") {
 			return fault.Malformedf("there can be no volume at %s", at)
 		}
@@ -139,10 +141,6 @@ func (b *builder) workDir() string {
 	return "/"
 }
 
-// rests reports whether the container has to rest, for its commands to be
-// executed in it.
-func (b *builder) rests() bool { return len(b.payload.Command) > 1 || len(b.proxies) > 0 }
-
 // ownNetwork reports whether the container cannot share the network namespace of
 // another one, or might leave it changed.
 func (b *builder) ownNetwork() bool { return len(b.proxies) > 0 || b.payload.Capabilities.Privileged }
@@ -153,12 +151,13 @@ func (b *builder) Start(ctx context.Context) (engine.Sandbox, error) {
 		return nil, errors.New("docker: builder is closed")
 	}
 	b.closed = true
-	s := newSandbox(b)
-	if err := s.start(ctx); err != nil {
+	s := newSandbox(b.e, b.o.Log)
+	s.release = b.release
+	if err := s.start(ctx, b); err != nil {
 		s.discard()
 		return nil, classify(err, "the container could not be started")
 	}
-	b.e.background.Go(s.follow)
+	b.e.background.Go(func() { s.follow(0) })
 	return s, nil
 }
 
@@ -171,21 +170,24 @@ func (b *builder) Close() error {
 	return nil
 }
 
-// containerOptions returns what the container is created from.
-func (b *builder) containerOptions(mode container.NetworkMode) client.ContainerCreateOptions {
+// containerOptions returns what the container of a sandbox is created from.
+func (b *builder) containerOptions(s *sandbox) client.ContainerCreateOptions {
 	limits := b.e.config.Limits
 	host := &container.HostConfig{
-		NetworkMode: mode,
-		LogConfig:   logConfig,
+		NetworkMode: s.place.mode(),
+		LogConfig:   container.LogConfig{Type: "none"}, // the transcript has it
 		Runtime:     b.e.config.Runtime,
 		UsernsMode:  container.UsernsMode(b.e.config.UserNamespace),
 		ShmSize:     limits.SharedMemoryBytes,
 		StorageOpt:  limits.storage(),
-		Mounts:      b.mounts,
+		Mounts: append(b.mounts,
+			mount.Mount{Type: mount.TypeBind, Source: b.e.program, Target: firstProgram, ReadOnly: true},
+			mount.Mount{Type: mount.TypeBind, Source: s.transcript.Path(), Target: transcriptFile}),
 		Resources: container.Resources{
-			Memory:     limits.MemoryBytes,
-			MemorySwap: limits.MemoryBytes,
-			NanoCPUs:   int64(limits.CPUs * 1e9),
+			CgroupParent: s.meter.parent,
+			Memory:       limits.MemoryBytes,
+			MemorySwap:   limits.MemoryBytes,
+			NanoCPUs:     int64(limits.CPUs * 1e9),
 		},
 	}
 	if limits.PIDs > 0 {
@@ -206,30 +208,13 @@ func (b *builder) containerOptions(mode container.NetworkMode) client.ContainerC
 	for _, w := range b.granted {
 		w.apply(host, w.devices)
 	}
-	labels := b.e.labels()
-	labels[labelTask], labels[labelRun] = string(b.o.Run.Task), strconv.Itoa(b.o.Run.Run)
 	config := &container.Config{
 		Image:      b.image.ID,
+		Entrypoint: []string{firstProgram, transcriptFile},
 		Env:        b.environment(),
 		User:       b.payload.User,
 		WorkingDir: b.payload.WorkDir,
-		Tty:        b.payload.TTY,
-		Labels:     labels,
-	}
-	switch {
-	case b.rests():
-		config.Entrypoint, config.Tty = []string{restProgram}, false
-	case len(b.payload.Command) == 1:
-		config.Cmd = b.payload.Command[0]
-		fallthrough
-	default:
-		if b.payload.Entrypoint != nil {
-			// An empty list is the image's own, for the daemon.
-			config.Entrypoint = append([]string{}, *b.payload.Entrypoint...)
-			if len(config.Entrypoint) == 0 && len(config.Cmd) > 0 {
-				config.Entrypoint, config.Cmd = config.Cmd[:1], config.Cmd[1:]
-			}
-		}
+		Labels:     s.labels(b.o.Run),
 	}
 	return client.ContainerCreateOptions{Config: config, HostConfig: host}
 }
@@ -250,12 +235,25 @@ func (b *builder) environment() []string {
 	return list
 }
 
-// commands returns the command lines as the log shows them.
-func (b *builder) commands() [][]string {
-	if len(b.payload.Command) > 0 {
-		return b.payload.Command
+// newTranscript makes the transcript of a task.
+func (e *Engine) newTranscript(b *builder) (*transcript.File, error) {
+	spec := transcript.Spec{TTY: b.payload.TTY, Patience: e.config.OrphanTimeout}
+	for _, argv := range b.payload.Command {
+		spec.Commands = append(spec.Commands, slices.Concat(b.entrypoint(), argv))
 	}
-	return [][]string{slices.Concat(b.entrypoint(), b.image.Command)}
+	if len(spec.Commands) == 0 {
+		spec.Commands = [][]string{slices.Concat(b.entrypoint(), b.image.Command)}
+	}
+	for _, argv := range spec.Commands {
+		if len(argv) == 0 || argv[0] == "" {
+			return nil, fault.Malformedf("payload.command: there is no command, and the image has none either")
+		}
+	}
+	t, err := transcript.Create(filepath.Join(e.dir, transcripts, strings.ToLower(rand.Text())), spec, len(b.proxies) == 0)
+	if err != nil {
+		return nil, fmt.Errorf("make a transcript: %w", err)
+	}
+	return t, nil
 }
 
 // entrypoint returns what comes before each command.

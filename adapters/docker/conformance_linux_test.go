@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -24,21 +23,25 @@ import (
 func TestConformance(t *testing.T) {
 	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
 		tb.Helper()
-		return harness{e: open(tb, docker.Config{Capacity: 2, Egress: docker.EgressNone})}
+		return newHarness(tb, docker.Config{Capacity: 2, Egress: docker.EgressNone})
 	})
 }
 
-// TestConformanceOfContainersThatRest runs the suite with tasks whose commands
-// are executed in a container that rests.
-func TestConformanceOfContainersThatRest(t *testing.T) {
-	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
-		tb.Helper()
-		return harness{e: open(tb, docker.Config{Capacity: 2, Egress: docker.EgressNone}), before: [][]string{{"true"}}}
-	})
+// config returns a configuration for the test's daemon.
+func config(tb testing.TB, d *dockertest.Daemon, c docker.Config) docker.Config {
+	tb.Helper()
+	c.Host = d.Host()
+	if c.Instance == "" {
+		c.Instance = strings.ReplaceAll(tb.Name(), "/", "-")
+	}
+	if c.Dir == "" {
+		c.Dir = tb.TempDir()
+	}
+	return c
 }
 
 // open returns an engine that is closed with the test, and checks that it leaves
-// nothing on the daemon.
+// nothing.
 func open(tb testing.TB, c docker.Config) *docker.Engine {
 	tb.Helper()
 	return openOn(tb, daemon, c)
@@ -47,21 +50,26 @@ func open(tb testing.TB, c docker.Config) *docker.Engine {
 // openOn is open, on another daemon than that of all tests.
 func openOn(tb testing.TB, d *dockertest.Daemon, c docker.Config) *docker.Engine {
 	tb.Helper()
-	c.Host = d.Host()
-	if c.Instance == "" {
-		c.Instance = strings.ReplaceAll(tb.Name(), "/", "-")
-	}
+	c = config(tb, d, c)
 	e, shut, err := docker.New(tb.Context(), c, newLocalImages, testLog(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		shut()
-		if left := leftoversOn(tb, d, c.Instance); len(left) > 0 {
-			tb.Errorf("the engine has left %v", left)
-		}
+		leavesNothing(tb, d, c)
 	})
 	return e
+}
+
+func leavesNothing(tb testing.TB, d *dockertest.Daemon, c docker.Config) {
+	tb.Helper()
+	if left := leftoversOn(tb, d, c.Instance); len(left) > 0 {
+		tb.Errorf("the engine has left %v", left)
+	}
+	if left, err := os.ReadDir(filepath.Join(c.Dir, "transcripts")); err != nil || len(left) > 0 {
+		tb.Errorf("the engine has left transcripts: %v, %v", left, err)
+	}
 }
 
 // leftovers returns what an instance has on the daemon.
@@ -124,27 +132,51 @@ func (l localImages) Acquire(ctx context.Context, r docker.ImageRef, _ docker.Im
 
 // harness has a shell take the steps.
 type harness struct {
-	e      *docker.Engine
-	before [][]string // commands before that of the shell
+	c docker.Config
+	e *docker.Engine
 }
 
-func (h harness) Engine(testing.TB) engine.Engine { return h.e }
-
-func (h harness) Abilities() enginetest.Abilities {
-	return enginetest.Abilities{Proxies: true, Volumes: true, Shells: true, Interrupts: true, Images: true}
+func newHarness(tb testing.TB, c docker.Config) *harness {
+	tb.Helper()
+	h := &harness{c: config(tb, daemon, c)}
+	h.Reopen(tb)
+	tb.Cleanup(func() {
+		if err := h.e.Close(); err != nil {
+			tb.Error(err)
+		}
+		leavesNothing(tb, daemon, h.c)
+	})
+	return h
 }
 
-func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
+func (h *harness) Engine(testing.TB) engine.Engine { return h.e }
+
+func (h *harness) Reopen(tb testing.TB) engine.Engine {
+	tb.Helper()
+	e, _, err := docker.New(tb.Context(), h.c, newLocalImages, testLog(tb))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	h.e = e
+	return e
+}
+
+func (h *harness) Abilities() enginetest.Abilities {
+	return enginetest.Abilities{Proxies: true, Volumes: true, Shells: true, Reattach: true, Interrupts: true, Images: true}
+}
+
+func (h *harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 	tb.Helper()
 	script := "set -e\n"
-	commands := h.before
-	var after [][]string
+	var commands, after [][]string
 	for _, s := range steps {
 		switch s.Do {
 		case enginetest.Print:
 			script += "printf %s " + quote(s.Text) + "\n"
 		case enginetest.Flood:
 			script += fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x\n", s.N)
+		case enginetest.Count:
+			script += fmt.Sprintf("seq %d\n", s.N)
 		case enginetest.PrintEnv:
 			script += "env\n"
 		case enginetest.Exit:
@@ -171,9 +203,8 @@ func (h harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 			tb.Fatalf("no shell command for %q", s.Do)
 		}
 	}
-	commands = append(slices.Clip(commands), []string{"sh", "-c", script})
-	if len(after) == 1 && len(steps) == 1 && len(h.before) == 0 {
-		commands = nil
+	if len(after) == 0 || len(steps) > 1 {
+		commands = [][]string{{"sh", "-c", script}}
 	}
 	return payloadOf(tb, map[string]any{"command": append(commands, after...), "workdir": "/work"})
 }
@@ -187,7 +218,7 @@ trap - TERM
 cat "$TASKCLUSTER_INTERRUPTION_FILE"
 `
 
-func (h harness) Alive(tb testing.TB, mark string) bool {
+func (h *harness) Alive(tb testing.TB, mark string) bool {
 	tb.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {

@@ -186,6 +186,25 @@ func (e *Engine) lease(ctx context.Context, granted []wish, waiting func(what st
 	return leases, nil
 }
 
+// hold takes the devices of a name each, which the task of an earlier worker has.
+func (p *pools) hold(names []string) (leases []lease) {
+	for _, pool := range []*pool{p.video, p.audio, p.gpus} {
+		pool.mu.Lock()
+		var held, free []device
+		for _, d := range pool.free {
+			if slices.Contains(names, d.name) {
+				held = append(held, d)
+			} else {
+				free = append(free, d)
+			}
+		}
+		pool.free = free
+		pool.mu.Unlock()
+		leases = append(leases, lease{pool, held})
+	}
+	return leases
+}
+
 func release(leases []lease) {
 	for _, l := range leases {
 		l.pool.give(l.devices)

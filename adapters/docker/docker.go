@@ -1,10 +1,11 @@
 // Package docker is an engine that executes tasks in containers, by the API of
 // a Docker Engine or of what is compatible with it.
 //
-// A task with one command is one container whose process is that command. A
-// task with several, or one that needs anything in place before its first
-// command, is a container that rests, in which the commands are executed one
-// after the other.
+// A task is one container, whose first process is a program of the worker's own:
+// it executes the commands one after the other, and keeps what they print in a
+// file, the transcript. So a task depends neither on the worker nor on a
+// connection to the daemon, and the next worker that uses the same directory can
+// reattach to it.
 package docker
 
 import (
@@ -14,12 +15,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/client"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/cgroup"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 )
 
@@ -32,6 +37,7 @@ type Config struct {
 	Host     string // of the API; default the one that DOCKER_HOST or Docker's own default says
 	Instance string // tells what this worker has made from what others have; default "worker"
 	Pool     string // worker pool, for the names of scopes
+	Dir      string // for what tasks print, absolute, on the daemon's host; default a temporary one: then no task outlives the worker
 	Capacity int    // how many tasks run at once; default 1
 
 	Limits          Limits
@@ -46,6 +52,7 @@ type Config struct {
 	Devices         Devices
 	DaemonPatience  time.Duration // how long to wait for a daemon that is gone; default 5 min
 	RemovalInterval time.Duration // between attempts to remove what could not be; default 10 s
+	OrphanTimeout   time.Duration // for how long a task goes on without a worker; default 1 h
 }
 
 // Limits is what each task may use; 0 stands for no limit.
@@ -79,6 +86,15 @@ type Engine struct {
 	pools    *pools
 	shift    shift
 	groups   *cgroup.Tree // nil if containers are not in groups of the worker's
+	watcher  *watcher
+
+	dir       string // Config.Dir, or a temporary one
+	temporary bool
+	program   string // path of the first process of containers
+
+	mu       sync.Mutex
+	orphans  map[task.RunID]*orphan
+	detached atomic.Bool // what there is belongs to the next process
 
 	// ctx ends when the engine is closed, and background with all that the
 	// engine does by itself.
@@ -88,15 +104,17 @@ type Engine struct {
 }
 
 var (
-	_ engine.Engine  = (*Engine)(nil)
-	_ engine.Volumes = (*Engine)(nil)
+	_ engine.Engine     = (*Engine)(nil)
+	_ engine.Volumes    = (*Engine)(nil)
+	_ engine.Reattacher = (*Engine)(nil)
 )
 
 // ImagesOf makes the store of images on a daemon.
 type ImagesOf func(ctx context.Context, daemon *client.Client, log *slog.Logger) (Images, error)
 
 // New connects to the daemon, and removes what an earlier worker of the same
-// instance has left there. The function closes the engine.
+// instance has left there, but for what can be reattached. The function closes
+// the engine.
 func New(ctx context.Context, c Config, imagesOf ImagesOf, log *slog.Logger) (*Engine, func(), error) {
 	c = c.withDefaults()
 	options := []client.Opt{client.WithHostFromEnv()}
@@ -136,17 +154,27 @@ func (c Config) withDefaults() Config {
 	if c.RemovalInterval == 0 {
 		c.RemovalInterval = 10 * time.Second
 	}
+	if c.OrphanTimeout == 0 {
+		c.OrphanTimeout = time.Hour
+	}
 	return c
 }
 
 func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
-	if _, err := e.daemon.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+	if err := e.openDir(); err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
+	if err := e.reach(ctx); err != nil {
 		return fmt.Errorf("docker: reach the daemon at %s: %w", e.daemon.DaemonHost(), err)
 	}
 	if e.pools, err = newPools(e.config.Devices); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
+	if e.watcher, err = newWatcher(); err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
 	e.trash = newTrash(e)
+	e.networks = newNetworks(e)
 	if err := e.sweep(ctx); err != nil {
 		return fmt.Errorf("docker: remove what an earlier worker left: %w", err)
 	}
@@ -155,17 +183,36 @@ func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 		return fmt.Errorf("docker: ask the daemon about itself: %w", err)
 	}
 	e.shift = shiftOf(info.Info, e.config.UserNamespace)
-	e.groups = openGroups(info.Info, e.config.Instance)
+	e.groups = openGroups(info.Info, e.config.Instance, e.orphanGroups())
 	if err := e.checkLimits(ctx); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
 	if e.images, err = imagesOf(ctx, e.daemon, e.log); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
-	if e.networks, err = newNetworks(ctx, e); err != nil {
+	if err := e.networks.open(ctx); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
 	return nil
+}
+
+// reach connects to the daemon. Where tasks may be waiting for the worker, it
+// gives the daemon time to come back.
+func (e *Engine) reach(ctx context.Context) error {
+	giveUp := time.Now()
+	if left, err := os.ReadDir(filepath.Join(e.dir, transcripts)); err == nil && len(left) > 0 {
+		giveUp = giveUp.Add(e.config.DaemonPatience)
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		_, err := e.daemon.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+		if err == nil || ctx.Err() != nil || time.Now().After(giveUp) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // Name implements engine.Engine.
@@ -187,8 +234,10 @@ func (e *Engine) Close() error {
 		e.trash.close()
 	}
 	if e.groups != nil {
-		e.groups.Sweep()
+		e.groups.Sweep(e.orphanGroups()...)
 	}
+	e.watcher.close()
+	errs = append(errs, e.removeDir())
 	return errors.Join(append(errs, e.daemon.Close())...)
 }
 

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// Sampled has what tasks use measured by samples, as where the daemon leaves
-// control groups to systemd.
-func (e *Engine) Sampled() { e.groups = nil }
+// LeaveGroups has no more containers put into groups of the worker's, as where
+// the daemon leaves them to systemd.
+func (e *Engine) LeaveGroups() { e.groups = nil }
 
 // Networks makes so many networks at once, as for so many tasks, and returns a
 // function that gives them back.

@@ -16,7 +16,7 @@ import (
 )
 
 // interruptionFile is where the interruption file is in a container.
-const interruptionFile = restDir + "interruption.json"
+const interruptionFile = ownDir + "interruption.json"
 
 // tellTime is how long the signal that tells a task to stop may wait for the
 // interruption file.
@@ -25,8 +25,7 @@ const tellTime = 5 * time.Second
 var _ engine.Interrupter = (*sandbox)(nil)
 
 // Interrupt implements engine.Interrupter. The signal is for the first process
-// of the container: the command itself, or the one that rests, which passes it
-// on.
+// of the container, which passes it on to the command.
 func (s *sandbox) Interrupt(ctx context.Context, i engine.Interruption) error {
 	select {
 	case <-s.ended:
@@ -34,7 +33,7 @@ func (s *sandbox) Interrupt(ctx context.Context, i engine.Interruption) error {
 	default:
 	}
 	s.mu.Lock()
-	if s.aborted || s.yielded {
+	if s.aborted || s.yielded || s.e.detached.Load() {
 		s.mu.Unlock()
 		return nil
 	}

@@ -28,7 +28,7 @@ func (e *Engine) checkLimits(ctx context.Context) error {
 		return err
 	}
 	created, err := e.daemon.ContainerCreate(ctx, client.ContainerCreateOptions{
-		Config:     &container.Config{Image: image, Entrypoint: []string{restProgram}, Labels: e.labels()},
+		Config:     &container.Config{Image: image, Entrypoint: []string{firstProgram}, Labels: e.labels()},
 		HostConfig: &container.HostConfig{StorageOpt: e.config.Limits.storage()},
 	})
 	if err != nil {

@@ -90,38 +90,47 @@ type networks struct {
 	closed  bool
 }
 
-// newNetworks has the first places made in the background.
-func newNetworks(ctx context.Context, e *Engine) (*networks, error) {
-	n := &networks{e: e}
-	addresses := e.config.Addresses.Masked()
+func newNetworks(e *Engine) *networks { return &networks{e: e} }
+
+// occupy notes that a task of an earlier worker is in a place.
+func (n *networks) occupy(p place) {
+	if p.resting != "" {
+		n.resting++
+	}
+}
+
+// open has the first places made in the background.
+func (n *networks) open(ctx context.Context) error {
+	addresses := n.e.config.Addresses.Masked()
 	n.next = netip.PrefixFrom(addresses.Addr(), bits)
 	if !addresses.Addr().Is4() || addresses.Bits() > bits-2 {
-		return nil, fmt.Errorf("addresses for networks: %s is not an IPv4 network with a prefix of at most %d bits", addresses, bits-2)
+		return fmt.Errorf("addresses for networks: %s is not an IPv4 network with a prefix of at most %d bits", addresses, bits-2)
 	}
-	if e.config.Egress == EgressNone {
-		return n, nil
+	if n.e.config.Egress == EgressNone {
+		return nil
 	}
 	var err error
-	if n.firewall, err = newFirewall(ctx, e.config.Instance); err != nil {
-		return nil, err
+	if n.firewall, err = newFirewall(ctx, n.e.config.Instance); err != nil {
+		return err
 	}
-	if n.image, err = e.restImage(ctx); err != nil {
-		return nil, err
+	if n.image, err = n.e.restImage(ctx); err != nil {
+		return err
 	}
-	e.background.Go(func() {
-		for range min(e.config.Capacity, mostResting) {
-			if e.ctx.Err() != nil {
+	ahead := min(n.e.config.Capacity, mostResting) - n.resting
+	n.e.background.Go(func() {
+		for range ahead {
+			if n.e.ctx.Err() != nil {
 				return
 			}
-			p, err := n.make(e.ctx, e.config.Egress, n.reserve())
+			p, err := n.make(n.e.ctx, n.e.config.Egress, n.reserve())
 			if err != nil {
-				e.log.WarnContext(e.ctx, "make a network ahead", slog.Any("error", err))
+				n.e.log.WarnContext(n.e.ctx, "make a network ahead", slog.Any("error", err))
 				return
 			}
 			n.release(p, false)
 		}
 	})
-	return n, nil
+	return nil
 }
 
 // reserve reports whether another container may rest, and counts it.
@@ -276,7 +285,7 @@ func (n *networks) subnet() netip.Prefix {
 }
 
 // close removes all places that are free, and has the others removed when they
-// are released.
+// are released. What keeps orphans from what they must not reach stays.
 func (n *networks) close() error {
 	n.mu.Lock()
 	n.closed = true
@@ -285,6 +294,11 @@ func (n *networks) close() error {
 	n.mu.Unlock()
 	for _, p := range free {
 		n.drop(p)
+	}
+	n.e.mu.Lock()
+	defer n.e.mu.Unlock()
+	if len(n.e.orphans) > 0 {
+		return nil
 	}
 	return n.firewall.close()
 }

@@ -1,105 +1,124 @@
 package docker
 
 import (
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"time"
 
-	"github.com/moby/moby/api/types/container"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/transcript"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
-// logConfig has the daemon keep the output of a task, exactly and in full, so
-// that it is not lost with a connection. It goes with the container.
-var logConfig = container.LogConfig{
-	Type:   "local",
-	Config: map[string]string{"max-size": "1024g", "max-file": "1", "compress": "false"},
+// Positions are twice the offset in the transcript, and one more once the end of
+// the task is in the log, which is told after all of the transcript.
+const endTold = 1
+
+// transcriber copies a transcript into the log of a task.
+type transcriber struct {
+	e        *Engine
+	log      *tasklog.Log
+	file     *transcript.File
+	reader   *transcript.Reader
+	endTold  bool
+	changed  <-chan struct{}
+	stop     func()
+	finished chan struct{} // closed when all is in the log
+	err      error         // of reading; set before finished is closed
 }
 
-// The streams of a container, as the daemon numbers them.
-const (
-	stdout = 1
-	stderr = 2
-	system = 3 // the daemon's own errors
-)
-
-// position is how much of each stream has been read.
-type position [stderr + 1]int64
-
-// output copies what a container prints into a log. After a connection was lost
-// it goes on where it was.
-type output struct {
-	to   io.Writer
-	raw  bool // one stream, from a terminal
-	seen position
-	buf  []byte
-}
-
-func newOutput(to io.Writer, raw bool) *output {
-	return &output{to: to, raw: raw, buf: make([]byte, 32<<10)}
-}
-
-// copy copies a stream that begins with the container's first byte, but for what
-// was copied from an earlier one, until its end.
-func (o *output) copy(from io.Reader) error {
-	skip := o.seen
-	if o.raw {
-		return o.pass(from, stdout, -1, &skip)
+// transcribe copies what follows a position in the background, until the
+// container has ended.
+func (s *sandbox) transcribe(from tasklog.Position, ended <-chan struct{}) (*transcriber, error) {
+	changed, stop, err := s.e.watcher.watch(s.transcript.Path())
+	if err != nil {
+		return nil, err
 	}
-	var header [8]byte
-	for {
-		if _, err := io.ReadFull(from, header[:]); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
+	t := &transcriber{
+		e: s.e, log: s.log, file: s.transcript, endTold: from&endTold != 0,
+		changed: changed, stop: stop, finished: make(chan struct{}),
+	}
+	reader, lost := s.transcript.ReadFrom(int64(from) / 2)
+	t.reader = reader
+	if lost > 0 {
+		t.log.Reach(t.position(), func(l *tasklog.Log) {
+			l.Warnf("the log of an earlier worker is lost, with about %d bytes of output", lost)
+		})
+	}
+	s.e.background.Go(func() { t.run(s.ctx, ended) })
+	return t, nil
+}
+
+func (t *transcriber) position() tasklog.Position { return tasklog.Position(2 * t.reader.At()) }
+
+// run copies frames as they come. All of them are there when the container has
+// ended.
+func (t *transcriber) run(ctx context.Context, ended <-chan struct{}) {
+	defer close(t.finished)
+	defer t.stop()
+	beat := time.NewTicker(max(t.file.Spec.Patience/16, time.Millisecond))
+	defer beat.Stop()
+	for last := false; ; {
+		if t.err = t.copy(ctx); t.err != nil || last || ctx.Err() != nil {
+			return
 		}
-		size := int64(binary.BigEndian.Uint32(header[4:]))
-		switch stream := header[0]; stream {
-		case stdout, stderr:
-			if err := o.pass(from, int(stream), size, &skip); err != nil {
-				return err
+		select {
+		case <-t.changed:
+		case <-beat.C:
+			if err := t.file.Beat(); err != nil {
+				t.e.log.WarnContext(ctx, "tell a task that its worker is there", slog.Any("error", err))
 			}
-		case system:
-			message, err := io.ReadAll(io.LimitReader(from, min(size, 4<<10)))
-			return fmt.Errorf("the daemon says: %s", append(message, errorSuffix(err)...))
-		default:
-			return fmt.Errorf("a stream that cannot be: %d", stream)
+		case <-ended:
+			last = true
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-func errorSuffix(err error) string {
-	if err == nil {
-		return ""
+// copy copies all frames that are there now.
+func (t *transcriber) copy(ctx context.Context) error {
+	for ctx.Err() == nil {
+		frame, err := t.reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read output of the task: %w", err)
+		}
+		if frame.Event == nil {
+			t.log.Output(frame.Output, t.position())
+		} else {
+			t.tell(*frame.Event)
+		}
 	}
-	return " (" + err.Error() + ")"
-}
-
-// pass copies size bytes of a stream, or all if size is negative.
-func (o *output) pass(from io.Reader, stream int, size int64, skip *position) error {
-	for size != 0 {
-		part := o.buf
-		if size > 0 && size < int64(len(part)) {
-			part = part[:size]
-		}
-		n, err := from.Read(part)
-		if size > 0 {
-			size -= int64(n)
-		}
-		old := min(int64(n), skip[stream])
-		skip[stream] -= old
-		if fresh := part[old:n]; len(fresh) > 0 {
-			_, _ = o.to.Write(fresh) // a log takes everything
-			o.seen[stream] += int64(len(fresh))
-		}
-		switch {
-		case errors.Is(err, io.EOF) && size < 0:
-			return nil
-		case errors.Is(err, io.EOF) && size > 0:
-			return io.ErrUnexpectedEOF
-		case err != nil && !errors.Is(err, io.EOF):
-			return err
-		}
+	if err := t.file.Forget(t.reader.At()); err != nil {
+		t.e.log.WarnContext(ctx, "free output that is in the log", slog.Any("error", err))
 	}
 	return nil
+}
+
+// tell writes lines about an event.
+func (t *transcriber) tell(e transcript.Event) {
+	commands := t.file.Spec.Commands
+	t.log.Reach(t.position(), func(l *tasklog.Log) {
+		if i := e.Executing; i != nil && *i >= 0 && *i < len(commands) {
+			l.Executing(*i, commands[*i])
+		}
+		if x := e.Executed; x != nil {
+			l.Executed(tasklog.Outcome{
+				ExitCode: x.ExitCode, User: x.User, Kernel: x.Kernel, Wall: x.Wall, PeakMemory: x.MaxRSS, Result: "SUCCEEDED",
+			})
+		}
+	})
+}
+
+// tellEnd writes lines about the end of the task, once.
+func (t *transcriber) tellEnd(lines func(*tasklog.Log)) {
+	if !t.endTold {
+		t.endTold = true
+		t.log.Reach(t.position()|endTold, lines)
+	}
 }

@@ -1,8 +1,6 @@
 package docker
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -13,12 +11,12 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 )
 
-// recover waits for a daemon that was lost to come back, and sees the container
-// through to its end. A container that the daemon ended, and not the task, says
-// nothing of the task.
-func (s *sandbox) recover(lost time.Time) (container.State, error) {
-	if s.ctx.Err() == nil {
-		s.e.log.WarnContext(s.ctx, "the Docker daemon was lost", slog.String("container", s.id))
+// awaitEnd waits for the end of the container. Where the daemon is lost
+// meanwhile, it waits for it to come back: the task may well go on without it.
+func (s *sandbox) awaitEnd() (container.State, error) {
+	ended, code := s.await()
+	if ended && code == 0 {
+		return container.State{}, nil
 	}
 	giveUp := time.Now().Add(s.e.config.DaemonPatience)
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
@@ -30,23 +28,14 @@ func (s *sandbox) recover(lost time.Time) (container.State, error) {
 			return state, shutdown(err, "the Docker daemon has lost the task's container")
 		case err != nil && time.Now().After(giveUp):
 			return state, shutdown(err, "the Docker daemon is gone")
-		case err == nil && state.Running:
-			if err := s.followAgain(true); err != nil {
-				s.e.log.WarnContext(s.ctx, "follow container", slog.String("container", s.id), slog.Any("error", err))
-			}
-			w := <-s.watch()
-			if w.lost.IsZero() {
-				state, err = s.inspect()
-				if err == nil {
-					return state, nil
-				}
-			}
-			lost, giveUp = time.Now(), time.Now().Add(s.e.config.DaemonPatience)
+		case err == nil && !state.Running:
+			return state, nil
 		case err == nil:
-			if err := s.followAgain(false); err != nil {
-				return state, shutdown(err, "the Docker daemon has lost the task's output")
+			ended, _ := s.await()
+			giveUp = time.Now().Add(s.e.config.DaemonPatience)
+			if ended {
+				continue
 			}
-			return state, s.endedByDaemon(state, lost)
 		}
 		select {
 		case <-time.After(pause):
@@ -55,38 +44,19 @@ func (s *sandbox) recover(lost time.Time) (container.State, error) {
 	}
 }
 
-// followAgain copies what the daemon has kept of the output, after what was
-// copied before, and if the container is running all that follows.
-func (s *sandbox) followAgain(running bool) error {
-	if s.b.rests() {
-		return nil // what is executed in it ends with the connection
+// await waits for the end of the container's first process, or of the connection
+// to the daemon.
+func (s *sandbox) await() (ended bool, code int) {
+	wait := s.e.daemon.ContainerWait(s.ctx, s.id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	select {
+	case r := <-wait.Result:
+		return true, int(r.StatusCode)
+	case err := <-wait.Error:
+		if s.ctx.Err() == nil {
+			s.e.log.WarnContext(s.ctx, "the Docker daemon was lost", slog.String("container", s.id), slog.Any("error", err))
+		}
+		return false, 0
 	}
-	logs, err := s.e.daemon.ContainerLogs(s.ctx, s.id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Follow: running})
-	if err != nil {
-		return fmt.Errorf("read output: %w", err)
-	}
-	defer func() { _ = logs.Close() }()
-	if err := s.stream.copy(logs); err != nil {
-		return fmt.Errorf("read output: %w", err)
-	}
-	return nil
-}
-
-// endedByDaemon returns a fault if a container has ended after the daemon was
-// lost: the daemon ends containers when it stops or starts, unless it is told to
-// leave them alone.
-func (s *sandbox) endedByDaemon(state container.State, lost time.Time) error {
-	finished, err := time.Parse(time.RFC3339Nano, state.FinishedAt)
-	if err == nil && !lost.IsZero() && finished.Before(lost) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, callTime)
-	defer cancel()
-	info, err := s.e.daemon.Info(ctx, client.InfoOptions{})
-	if err == nil && info.Info.LiveRestoreEnabled {
-		return nil
-	}
-	return shutdown(err, "the Docker daemon was restarted, which ended the task's container")
 }
 
 // shutdown is a fault of the host: another run may well succeed.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,29 +14,32 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
-	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/cgroup"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/transcript"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
-// sandbox is a task in execution: a container, its network and its image.
+// sandbox is a task in execution: a container with its transcript, its network
+// and its image.
 type sandbox struct {
-	e       *Engine
-	b       *builder
-	log     *tasklog.Log
-	place   place
-	id      string // of the container; empty until it is created
-	proxies *proxies
-	meter   *meter
-	began   time.Time     // of the command that is executed
-	ended   chan struct{} // closed when result and err are set
+	e          *Engine
+	log        *tasklog.Log
+	transcript *transcript.File
+	place      place
+	spoils     bool   // the task may leave its place changed
+	id         string // of the container; empty until it is created
+	workDir    string // absolute
+	image      engine.Image
+	devices    []string // names
+	release    func()   // frees image and devices
+	meter      meter
+	proxies    *proxies
+	began      time.Time
+	ended      chan struct{} // closed when result and err are set
 
-	// ctx ends when the sandbox is aborted.
+	// ctx ends when the sandbox is aborted, or detached.
 	ctx    context.Context
 	cancel context.CancelFunc
-
-	stream   *output
-	attached *client.HijackedResponse // nil in a container that rests
 
 	result *resultSet
 	err    error
@@ -52,53 +54,50 @@ type sandbox struct {
 
 var _ engine.Sandbox = (*sandbox)(nil)
 
-func newSandbox(b *builder) *sandbox {
-	s := &sandbox{e: b.e, b: b, log: b.o.Log, meter: b.e.newMeter(b.o.Run), ended: make(chan struct{})}
-	s.ctx, s.cancel = context.WithCancel(b.e.ctx)
+func newSandbox(e *Engine, log *tasklog.Log) *sandbox {
+	s := &sandbox{e: e, log: log, release: func() {}, ended: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(e.ctx)
 	return s
 }
 
 // start creates the container and starts it. What it leaves when it fails,
 // discard releases.
-func (s *sandbox) start(ctx context.Context) error {
+func (s *sandbox) start(ctx context.Context, b *builder) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	s.spoils, s.workDir, s.meter = b.ownNetwork(), b.workDir(), s.e.newMeter(b.o.Run)
+	s.image = engine.Image{Hash: b.image.ID, ArchiveHash: b.image.ArchiveHash}
+	for _, w := range b.granted {
+		for _, d := range w.devices {
+			s.devices = append(s.devices, d.name)
+		}
+	}
 	var err error
-	if s.place, err = s.e.networks.acquire(ctx, s.b.egress, s.b.ownNetwork()); err != nil {
+	if s.place, err = s.e.networks.acquire(ctx, b.egress, s.spoils); err != nil {
 		return err
 	}
-	options := s.b.containerOptions(s.place.mode())
-	options.HostConfig.CgroupParent = s.meter.parent
-	if err := s.create(ctx, options); err != nil {
+	if s.transcript, err = s.e.newTranscript(b); err != nil {
 		return err
 	}
-	for _, at := range s.b.fresh {
+	if err := s.create(ctx, b.containerOptions(s)); err != nil {
+		return err
+	}
+	for _, at := range b.fresh {
 		if err := s.openVolume(ctx, at); err != nil {
 			return err
 		}
 	}
-	if s.b.rests() {
-		return s.startResting(ctx)
-	}
-	s.stream = newOutput(s.log, s.b.payload.TTY)
-	attached, err := s.e.daemon.ContainerAttach(ctx, s.id, client.ContainerAttachOptions{Stream: true, Stdout: true, Stderr: true})
-	if err != nil {
-		return fmt.Errorf("attach to container: %w", err)
-	}
-	s.attached = &attached.HijackedResponse
-	s.log.Executing(0, s.b.commands()[0])
 	s.began = time.Now()
 	_, err = s.e.daemon.ContainerStart(ctx, s.id, client.ContainerStartOptions{})
 	if errdefs.IsInvalidArgument(err) || err != nil && strings.Contains(err.Error(), "unable to find user") {
-		// The daemon understands the container, but there is no such command,
-		// or nobody to execute it.
-		s.log.Errorf("Command 0 cannot be executed: %v", err)
-		return nil
+		// The daemon understands the container, but there is nobody to execute
+		// its commands, say.
+		return s.transcript.Refuse(err)
 	}
 	if err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
-	return nil
+	return s.serve(ctx, b)
 }
 
 // create creates the container. It goes on when ctx is canceled, lest there be a
@@ -123,67 +122,41 @@ func noSpace(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "no space left on device")
 }
 
-// follow sees the task through to its end.
-func (s *sandbox) follow() {
+// serve serves the proxies of a container, whose commands wait for them.
+func (s *sandbox) serve(ctx context.Context, b *builder) error {
+	if len(b.proxies) == 0 {
+		return nil
+	}
+	r, err := s.e.daemon.ContainerInspect(ctx, s.id, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("inspect container: %w", err)
+	}
+	if s.proxies, err = serveProxies(r.Container.State.Pid, b.proxies, s.e.log); err != nil {
+		return err
+	}
+	return s.transcript.Go()
+}
+
+// follow sees the task through to its end, with its output from a position on.
+func (s *sandbox) follow(from tasklog.Position) {
 	defer close(s.ended)
-	s.meter.follow(s.id)
-	if s.b.rests() {
-		s.err = s.executeAll()
-		return
-	}
-	unlink := context.AfterFunc(s.ctx, s.attached.Close)
-	defer unlink()
-	lost := s.watch()
-	err := s.stream.copy(s.attached.Reader)
-	s.attached.Close()
-	if err != nil && s.ctx.Err() == nil {
-		s.e.log.WarnContext(s.ctx, "connection to a container's output was lost", slog.String("container", s.id), slog.Any("error", err))
-	}
-	state, err := s.outcome(<-lost, err != nil)
+	defer s.closeTranscript()
+	ended := make(chan struct{})
+	t, err := s.transcribe(from, ended)
 	if err != nil {
 		s.err = err
 		return
 	}
-	s.finish(state)
-}
-
-// watched is what became of waiting for a container.
-type watched struct {
-	lost time.Time // when the connection was lost; zero if the container has ended
-	code int
-}
-
-// watch waits for the end of the container's process.
-func (s *sandbox) watch() <-chan watched {
-	end := make(chan watched, 1)
-	wait := s.e.daemon.ContainerWait(s.ctx, s.id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
-	s.e.background.Go(func() {
-		select {
-		case r := <-wait.Result:
-			end <- watched{code: int(r.StatusCode)}
-		case err := <-wait.Error:
-			s.e.log.DebugContext(s.ctx, "wait for container", slog.String("container", s.id), slog.Any("error", err))
-			end <- watched{lost: time.Now()}
-		}
-	})
-	return end
-}
-
-// outcome returns how the container ended. Where the daemon was lost meanwhile,
-// it waits for it to come back, and follows the container again.
-func (s *sandbox) outcome(w watched, incomplete bool) (container.State, error) {
-	if w.lost.IsZero() && !incomplete {
-		if w.code == 0 {
-			return container.State{}, nil
-		}
-		// Whether it ran out of memory is yet to be told.
-		state, err := s.inspect()
-		if err == nil {
-			return state, nil
-		}
-		w.lost = time.Now()
+	state, err := s.awaitEnd()
+	close(ended)
+	<-t.finished
+	if s.e.detached.Load() {
+		s.proxies.close()
 	}
-	return s.recover(w.lost)
+	if err = errors.Join(err, t.err); err == nil {
+		err = s.conclude(state, t)
+	}
+	s.err = err
 }
 
 func (s *sandbox) inspect() (container.State, error) {
@@ -199,61 +172,88 @@ func (s *sandbox) inspect() (container.State, error) {
 	return *r.Container.State, nil
 }
 
-// finish makes the result of a task with one command.
-func (s *sandbox) finish(state container.State) {
-	r := engine.Result{ExitCode: state.ExitCode, Wall: time.Since(s.began)}
-	charge(&r, s.meter.read(), cgroup.Usage{})
-	s.conclude(&r, state.OOMKilled)
-	s.log.Executed(s.outcomeOf(r))
+// conclude makes the result of a task whose container has ended, and whose
+// output is in the log.
+func (s *sandbox) conclude(state container.State, t *transcriber) error {
+	done, err := s.transcript.Done()
+	if err != nil {
+		return fmt.Errorf("read how the task ended: %w", err)
+	}
+	s.mu.Lock()
+	killed, stopped, aborted := s.killed, s.stopped, s.aborted
+	s.mu.Unlock()
+	signaled := s.transcript.Signaled()
+	switch {
+	case done != nil && (signaled || !done.Signaled):
+	case done == nil && (signaled || state.OOMKilled):
+		done = s.cutOff(state)
+		killed = killed || !state.OOMKilled
+	default:
+		return shutdown(nil, "the task's container was ended from outside: the Docker daemon was stopped, say")
+	}
+	used := s.meter.read(done.Total)
+	if len(s.transcript.Spec.Commands) == 1 {
+		done.Last.User, done.Last.Kernel, done.Last.MaxRSS = used.User, used.Kernel, used.PeakMemory
+	}
+	r := engine.Result{
+		Success: done.Last.ExitCode == 0 && !killed && !done.Stopped, ExitCode: done.Last.ExitCode,
+		Killed: killed, Interrupted: stopped,
+		User: used.User, Kernel: used.Kernel, Wall: max(done.Total.Wall, 1), PeakMemory: used.PeakMemory,
+	}
+	r.OOM = state.OOMKilled && !r.Killed && !r.Success
+	if r.ExitCode == 128+9 && (r.Killed || r.OOM) {
+		r.ExitCode, r.Signal = -1, "killed"
+	}
+	t.tellEnd(func(l *tasklog.Log) { s.tellEnd(l, done, r, state.OOMKilled, aborted) })
 	s.settle(r)
+	return nil
 }
 
-// conclude completes a result by what the sandbox knows.
-func (s *sandbox) conclude(r *engine.Result, oom bool) {
-	s.mu.Lock()
-	r.Killed, r.Interrupted = s.killed, s.stopped
-	s.mu.Unlock()
-	r.Success = r.ExitCode == 0 && !r.Killed
+// cutOff returns how a task ended that was killed.
+func (s *sandbox) cutOff(state container.State) *transcript.Done {
+	x := transcript.Executed{ExitCode: state.ExitCode, Wall: time.Since(s.began)}
+	return &transcript.Done{Last: x, Total: x}
+}
+
+// tellEnd writes lines about the last command.
+func (s *sandbox) tellEnd(l *tasklog.Log, done *transcript.Done, r engine.Result, oom, aborted bool) {
+	last := done.Last
+	if last.Failed != "" {
+		l.Errorf("Command %d cannot be executed: %s", last.Index, last.Failed)
+	}
 	if oom {
 		limit := "no limit of its own"
 		if m := s.e.config.Limits.MemoryBytes; m > 0 {
 			limit = fmt.Sprintf("a limit of %d MiB", m>>20)
 		}
-		s.log.Errorf("The OOM killer ended processes of the task: the task has %s of memory", limit)
-		r.OOM = !r.Killed && !r.Success
+		l.Errorf("The OOM killer ended processes of the task: the task has %s of memory", limit)
 	}
-	// The daemon reports the death by a signal as a shell does.
-	if r.ExitCode == 128+9 && (r.Killed || r.OOM) {
-		r.ExitCode, r.Signal = -1, "killed"
+	if done.Dropped > 0 {
+		l.Errorf("%d bytes of output could not be stored: %s", done.Dropped, done.Cause)
 	}
-}
-
-func (s *sandbox) outcomeOf(r engine.Result) tasklog.Outcome {
 	o := tasklog.Outcome{
-		ExitCode: r.ExitCode, Signal: r.Signal, User: r.User, Kernel: r.Kernel, Wall: r.Wall, PeakMemory: r.PeakMemory,
-		Result: "SUCCEEDED",
+		ExitCode: r.ExitCode, Signal: r.Signal, User: last.User, Kernel: last.Kernel, Wall: last.Wall, PeakMemory: last.MaxRSS,
+		Result: "FAILED",
 	}
-	if !r.Success {
-		o.Result = "FAILED"
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.aborted {
+	switch {
+	case aborted:
 		o.Result = "ABORTED"
+	case r.Success:
+		o.Result = "SUCCEEDED"
 	}
-	return o
+	l.Executed(o)
 }
 
 // settle hands what is left of the container to a result set. Its network is
 // free from now on.
 func (s *sandbox) settle(r engine.Result) {
 	s.proxies.close()
-	s.e.networks.release(s.place, s.b.ownNetwork())
+	s.e.networks.release(s.place, s.spoils)
 	s.place = place{}
 	s.result = &resultSet{
 		result: r,
-		dir:    strings.TrimPrefix(s.b.workDir(), "/"),
-		image:  engine.Image{Hash: s.b.image.ID, ArchiveHash: s.b.image.ArchiveHash},
+		dir:    strings.TrimPrefix(s.workDir, "/"),
+		image:  s.image,
 		files:  newFiles(s.e, s.id),
 		close:  sync.OnceFunc(s.dispose),
 	}
@@ -264,11 +264,15 @@ func (s *sandbox) settle(r engine.Result) {
 
 // dispose removes the container in the background.
 func (s *sandbox) dispose() {
+	if s.e.detached.Load() {
+		return
+	}
 	gone := s.e.trash.container(s.id)
 	s.e.trash.containers.Go(func() {
 		<-gone
 		s.meter.close()
-		s.b.release()
+		s.removeTranscript()
+		s.release()
 	})
 }
 
@@ -277,26 +281,40 @@ func (s *sandbox) dispose() {
 func (s *sandbox) discard() <-chan struct{} {
 	s.cancel()
 	s.proxies.close()
-	if s.attached != nil {
-		s.attached.Close()
-	}
+	s.closeTranscript()
 	done := make(chan struct{})
-	gone := make(<-chan struct{})
+	none := make(chan struct{})
+	close(none)
+	var gone <-chan struct{} = none
 	if s.id != "" {
 		gone = s.e.trash.container(s.id)
-	} else {
-		none := make(chan struct{})
-		close(none)
-		gone = none
 	}
 	s.e.trash.containers.Go(func() {
 		defer close(done)
 		<-gone
 		s.meter.close()
-		s.e.networks.release(s.place, s.b.ownNetwork())
-		s.b.release()
+		s.removeTranscript()
+		s.e.networks.release(s.place, s.spoils)
+		s.release()
 	})
 	return done
+}
+
+func (s *sandbox) closeTranscript() {
+	if s.transcript != nil {
+		_ = s.transcript.Close() // everything that matters is written
+	}
+}
+
+// removeTranscript removes the transcript, which the container needs for as long
+// as it is there.
+func (s *sandbox) removeTranscript() {
+	if s.transcript == nil || s.e.detached.Load() {
+		return
+	}
+	if err := s.transcript.Remove(); err != nil {
+		s.e.log.Warn("remove transcript", slog.Any("error", err))
+	}
 }
 
 // Wait implements engine.Sandbox.
@@ -312,6 +330,9 @@ func (s *sandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.e.detached.Load() {
+		return nil, engine.ErrDetached
+	}
 	if s.aborted {
 		return nil, engine.ErrAborted
 	}
@@ -331,7 +352,7 @@ func (s *sandbox) Kill(context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.aborted || s.yielded || s.killed {
+	if s.aborted || s.yielded || s.killed || s.e.detached.Load() {
 		return nil
 	}
 	s.killed = true
@@ -347,6 +368,8 @@ func (s *sandbox) kill() {
 		select {
 		case <-s.ended:
 			return
+		case <-s.ctx.Done():
+			return
 		case <-time.After(grace):
 		}
 	}
@@ -361,12 +384,15 @@ func (s *sandbox) kill() {
 	}
 }
 
-// signal reports whether a signal has reached the container, or there is nothing
-// to reach.
+// signal reports whether a signal has reached the first process of the container,
+// which passes it on to the command, or there is nothing to reach.
 func (s *sandbox) signal(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	_, err := s.e.daemon.ContainerKill(ctx, s.id, client.ContainerKillOptions{Signal: name})
+	err := s.transcript.Signal()
+	if err == nil {
+		_, err = s.e.daemon.ContainerKill(ctx, s.id, client.ContainerKillOptions{Signal: name})
+	}
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
 		s.e.log.WarnContext(ctx, "signal container", slog.String("container", s.id), slog.Any("error", err))
 		return false
@@ -377,7 +403,7 @@ func (s *sandbox) signal(ctx context.Context, name string) bool {
 // Abort implements engine.Sandbox.
 func (s *sandbox) Abort(ctx context.Context) error {
 	s.mu.Lock()
-	if s.yielded {
+	if s.yielded || s.e.detached.Load() {
 		s.mu.Unlock()
 		return nil
 	}
@@ -427,11 +453,6 @@ func (r *resultSet) Dir() string { return r.dir }
 
 // Image implements engine.Imaged.
 func (r *resultSet) Image() engine.Image { return r.image }
-
-// argv returns a command with its entrypoint.
-func (s *sandbox) argv(command []string) []string {
-	return slices.Concat(s.b.entrypoint(), command)
-}
 
 // absolute returns a path in the container.
 func absolute(name string) string { return path.Join("/", name) }

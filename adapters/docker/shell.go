@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
@@ -110,6 +111,25 @@ func (s *shell) Wait(ctx context.Context) (int, error) {
 		return -1, nil // with its sandbox
 	default:
 		return -1, err
+	}
+}
+
+// exitCode waits for the end of a process, which may have closed its output long
+// before.
+func (s *sandbox) exitCode(exec string) (int, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		r, err := s.e.daemon.ExecInspect(s.ctx, exec, client.ExecInspectOptions{})
+		if err != nil {
+			return 0, fmt.Errorf("inspect command: %w", err)
+		}
+		if !r.Running {
+			return r.ExitCode, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+			return 0, s.ctx.Err()
+		}
 	}
 }
 

@@ -309,36 +309,47 @@ ln -s nowhere dangling; mkfifo fifo; echo one > a; ln a hard; printf 'n\nl' > "$
 }
 
 func TestWhatAnEarlierWorkerLeftIsRemoved(t *testing.T) {
-	// The engine is never closed: its worker was killed.
-	const instance = "killed"
-	c := docker.Config{Host: daemon.Host(), Instance: instance, Egress: docker.EgressInternet}
-	e, shut, err := docker.New(t.Context(), c, newLocalImages, testLog(t))
-	if err != nil {
-		t.Fatal(err)
+	// The first engine is never closed: its worker was killed.
+	for title, again := range map[string]docker.Config{
+		"by a worker that cannot go on with it":    {Dir: t.TempDir(), Egress: docker.EgressNone},
+		"by a worker that does not want to either": {Egress: docker.EgressInternet},
+	} {
+		t.Run(title, func(t *testing.T) {
+			c := config(t, daemon, docker.Config{Egress: docker.EgressInternet})
+			e, shut, err := docker.New(t.Context(), c, newLocalImages, testLog(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := newRecord()
+			o := options(t, shell("echo rea''dy; sleep 1000"), log)
+			b, err := e.NewBuilder(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := b.Start(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			log.has(t.Context(), t, "ready")
+			if left := leftovers(t, c.Instance); len(left) < 2 {
+				t.Fatalf("there is nothing to remove: %v", left)
+			}
+			again.Instance = c.Instance
+			if again.Dir == "" {
+				again.Dir = c.Dir
+			}
+			next := open(t, again)
+			if err := next.Discard(t.Context(), o.Run); err != nil {
+				t.Error(err)
+			}
+			if r, err := s.Wait(t.Context()); err == nil && r.Result().Success {
+				t.Error("a task whose container was removed has succeeded")
+			}
+			if err := s.Abort(t.Context()); err != nil {
+				t.Error(err)
+			}
+			shut()
+			run(t, next, shell("true"))
+		})
 	}
-	log := newRecord()
-	b, err := e.NewBuilder(t.Context(), options(t, shell("echo rea''dy; sleep 1000"), log))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := b.Start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.has(t.Context(), t, "ready")
-	if left := leftovers(t, instance); len(left) < 2 {
-		t.Fatalf("there is nothing to remove: %v", left)
-	}
-	next := open(t, docker.Config{Instance: instance, Egress: docker.EgressNone})
-	if left := leftovers(t, instance); len(left) > 0 {
-		t.Errorf("the next worker has left %v", left)
-	}
-	if r, err := s.Wait(t.Context()); err == nil && r.Result().Success {
-		t.Error("a task whose container was removed has succeeded")
-	}
-	if err := s.Abort(t.Context()); err != nil {
-		t.Error(err)
-	}
-	shut()
-	run(t, next, shell("true"))
 }

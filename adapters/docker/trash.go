@@ -9,31 +9,37 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
-)
 
-// Labels tell what this worker has made.
-const (
-	labelInstance = "taskcluster-worker.instance"
-	labelTask     = "taskcluster-worker.task"
-	labelRun      = "taskcluster-worker.run"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 )
-
-func (e *Engine) labels() map[string]string {
-	return map[string]string{labelInstance: e.config.Instance}
-}
 
 // mine selects what carries the labels.
 func (e *Engine) mine() client.Filters {
 	return client.Filters{}.Add("label", labelInstance+"="+e.config.Instance)
 }
 
-// sweep removes the containers and networks of an earlier worker.
+// sweep removes the containers and networks of an earlier worker, but for what
+// can be reattached.
 func (e *Engine) sweep(ctx context.Context) error {
 	containers, err := e.daemon.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.mine()})
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
+	e.orphans = map[task.RunID]*orphan{}
+	keep := map[string]bool{} // IDs and paths
 	for _, c := range containers.Items {
+		if o := e.orphanOf(c); o != nil && e.orphans[o.run] == nil {
+			e.log.InfoContext(ctx, "task of an earlier worker found", slog.String("run", o.run.String()), slog.String("container", o.id))
+			e.orphans[o.run] = o
+			keep[o.id], keep[o.place.network], keep[o.place.resting], keep[o.transcript] = true, true, true, true
+			e.networks.occupy(o.place)
+			o.leases = e.pools.hold(o.devices)
+		}
+	}
+	for _, c := range containers.Items {
+		if keep[c.ID] {
+			continue
+		}
 		e.log.InfoContext(ctx, "remove a container that was left", slog.String("container", c.ID),
 			slog.String("taskId", c.Labels[labelTask]), slog.String("runId", c.Labels[labelRun]))
 		if err := e.removeContainer(ctx, c.ID); err != nil {
@@ -45,11 +51,14 @@ func (e *Engine) sweep(ctx context.Context) error {
 		return fmt.Errorf("list networks: %w", err)
 	}
 	for _, n := range networks.Items {
+		if keep[n.ID] {
+			continue
+		}
 		if err := e.removeNetwork(ctx, n.ID); err != nil {
 			return err
 		}
 	}
-	return nil
+	return e.clearDir(keep)
 }
 
 // removeContainer ends a container and removes it with its anonymous volumes. It
@@ -92,10 +101,16 @@ type trash struct {
 	hurry, last chan struct{}
 	containers  sync.WaitGroup
 	others      sync.WaitGroup
+
+	// ctx ends when what is left is the next worker's to remove.
+	ctx    context.Context
+	cancel context.CancelFunc
 }
 
 func newTrash(e *Engine) *trash {
-	return &trash{e: e, slots: make(chan struct{}, 4), hurry: make(chan struct{}), last: make(chan struct{})}
+	t := &trash{e: e, slots: make(chan struct{}, 4), hurry: make(chan struct{}), last: make(chan struct{})}
+	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(e.ctx))
+	return t
 }
 
 // container removes a container. The channel is closed when it is gone, or
@@ -143,7 +158,7 @@ func (t *trash) remove(what, id string, remove func(context.Context, string) err
 		default:
 		}
 		err := t.once(id, remove)
-		if err == nil {
+		if err == nil || t.ctx.Err() != nil {
 			return
 		}
 		if pause > time.Second || final {
@@ -162,7 +177,7 @@ func (t *trash) remove(what, id string, remove func(context.Context, string) err
 func (t *trash) once(id string, remove func(context.Context, string) error) error {
 	t.slots <- struct{}{}
 	defer func() { <-t.slots }()
-	ctx, cancel := t.e.call(t.e.ctx)
+	ctx, cancel := context.WithTimeout(t.ctx, callTime)
 	defer cancel()
 	return remove(ctx, id)
 }
@@ -173,4 +188,14 @@ func (t *trash) close() {
 	t.containers.Wait()
 	close(t.last)
 	t.others.Wait()
+	t.cancel()
+}
+
+// abandon is close for a worker that makes way: it is not held up for long, since
+// the next worker removes what is left.
+func (t *trash) abandon() {
+	const patience = 5 * time.Second
+	timer := time.AfterFunc(patience, t.cancel)
+	defer timer.Stop()
+	t.close()
 }

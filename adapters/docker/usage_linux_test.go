@@ -1,6 +1,8 @@
 package docker_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,25 +11,24 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/docker"
 )
 
-// busy is a script that computes for a while, and holds some memory, until the
-// daemon must have seen it.
-const busy = `x=$(head -c 20000000 /dev/zero | tr '\0' x); i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; sleep 2`
+// busy is a script that computes for a while, and holds some memory.
+const busy = `x=$(head -c 20000000 /dev/zero | tr '\0' x); i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done`
 
 func TestUsageIsMeasured(t *testing.T) {
 	for _, tt := range []struct {
 		title    string
-		sampled  bool
+		alone    bool // without groups
 		commands [][]string
 	}{
 		{"of one command", false, [][]string{{"sh", "-c", busy}}},
 		{"of several commands", false, [][]string{{"true"}, {"sh", "-c", busy}, {"true"}}},
-		{"of one command, by samples", true, [][]string{{"sh", "-c", busy}}},
-		{"of several commands, by samples", true, [][]string{{"true"}, {"sh", "-c", busy}, {"true"}}},
+		{"of one command, by the first process", true, [][]string{{"sh", "-c", busy}}},
+		{"of several commands, by the first process", true, [][]string{{"true"}, {"sh", "-c", busy}, {"true"}}},
 	} {
 		t.Run(tt.title, func(t *testing.T) {
 			e := open(t, docker.Config{Egress: docker.EgressNone})
-			if tt.sampled {
-				e.Sampled()
+			if tt.alone {
+				e.LeaveGroups()
 			}
 			r, log := run(t, e, map[string]any{"command": tt.commands})
 			got := r.Result()
@@ -48,14 +49,17 @@ func TestUsageIsMeasured(t *testing.T) {
 }
 
 func TestControlGroupsGoWithTheirContainers(t *testing.T) {
+	const instance = "groups"
+	sum := sha256.Sum256([]byte(instance))
+	pattern := "/sys/fs/cgroup/*/taskcluster-worker-" + hex.EncodeToString(sum[:8]) + "/fN1SbArXTPSVFNUvaOlinQ-0-*"
 	groups := func() []string {
-		found, err := filepath.Glob("/sys/fs/cgroup/*/taskcluster-worker-*/fN1SbArXTPSVFNUvaOlinQ-0-*")
+		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return found
 	}
-	e, shut, err := docker.New(t.Context(), docker.Config{Host: daemon.Host(), Egress: docker.EgressNone, Instance: "groups"}, newLocalImages, testLog(t))
+	e, shut, err := docker.New(t.Context(), docker.Config{Host: daemon.Host(), Egress: docker.EgressNone, Instance: instance}, newLocalImages, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 		return nil, nil, err
 	}
 	queue := taskcluster.NewQueue(client)
-	engine, cleanup4, err := parts.NewEngine(ctx, sectionWorker, linux, d, log)
+	engine, cleanup4, err := parts.NewEngine(ctx, sectionWorker, linux, d, h, log)
 	if err != nil {
 		cleanup3()
 		cleanup2()

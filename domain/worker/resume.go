@@ -31,6 +31,7 @@ func (w *Worker) begin(c queue.Claim) *runner {
 // what is left of any other.
 func (w *Worker) resumeAll(ctx context.Context) {
 	if w.deps.Journal == nil {
+		w.orphans(ctx, nil)
 		return
 	}
 	saved, err := w.deps.Journal.Runs()
@@ -51,6 +52,9 @@ func (w *Worker) resumeAll(ctx context.Context) {
 		r, err := w.resume(s, orphans[s.Run])
 		if err != nil {
 			w.deps.Log.ErrorContext(ctx, "a run of an earlier process is lost", slog.String("run", s.Run.String()), slog.Any("error", err))
+			if orphans[s.Run] {
+				w.discard(ctx, s.Run)
+			}
 			continue
 		}
 		w.slots.take()
@@ -76,11 +80,19 @@ func (w *Worker) orphans(ctx context.Context, known map[task.RunID]bool) map[tas
 	for _, id := range ids {
 		if known[id] {
 			found[id] = true
-		} else if err := reattacher.Discard(ctx, id); err != nil {
-			w.deps.Log.ErrorContext(ctx, "remove sandbox of an earlier process", slog.String("run", id.String()), slog.Any("error", err))
+		} else {
+			w.discard(ctx, id)
 		}
 	}
 	return found
+}
+
+// discard removes the sandbox of a run that nobody goes on with.
+func (w *Worker) discard(ctx context.Context, id task.RunID) {
+	err := contain(func() error { return w.deps.Engine.(engine.Reattacher).Discard(ctx, id) })
+	if err != nil {
+		w.deps.Log.ErrorContext(ctx, "remove sandbox of an earlier process", slog.String("run", id.String()), slog.Any("error", err))
+	}
 }
 
 // resume makes the runner of a run that an earlier process has left.
@@ -180,11 +192,7 @@ func (r *runner) reattach(ctx context.Context, c contents, authorize auth.Author
 
 // discardOrphan removes a sandbox of an earlier process that was not taken over.
 func (r *runner) discardOrphan(ctx context.Context) {
-	if !r.orphan {
-		return
-	}
-	err := contain(func() error { return r.w.deps.Engine.(engine.Reattacher).Discard(ctx, r.claim.Run()) })
-	if err != nil {
-		r.log.ErrorContext(ctx, "remove sandbox of an earlier process", slog.Any("error", err))
+	if r.orphan {
+		r.w.discard(ctx, r.claim.Run())
 	}
 }

@@ -167,3 +167,16 @@ func TestJournalHasTheLeaseOfARun(t *testing.T) {
 		f.forgotten(j)
 	})
 }
+
+func TestSandboxesAreDiscardedWithoutAJournal(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		stray := task.RunID{Task: "stray"}
+		e := &enduringEngine{scriptedEngine: f.engine, orphans: []task.RunID{stray}}
+		f.deps.Engine = e
+		f.start()
+		f.shutDown()
+		if !slices.Contains(e.discarded, stray) {
+			f.Error("a sandbox that nobody goes on with is left")
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/diskcache"
 	"github.com/taskcluster/taskcluster-worker/adapters/docker"
@@ -20,13 +21,16 @@ import (
 )
 
 // NewEngine makes the engine that the configuration names.
-func NewEngine(ctx context.Context, w section.Worker, c section.Linux, d Deployment, log *slog.Logger) (engine.Engine, func(), error) {
+func NewEngine(ctx context.Context, w section.Worker, c section.Linux, d Deployment, h Hooks, log *slog.Logger) (engine.Engine, func(), error) {
 	if c.Engine != docker.Name {
 		return native.New(ctx, nativeConfig(w, c.Native), log)
 	}
 	cfg, err := dockerConfig(w, c.Docker, d)
 	if err != nil {
 		return nil, nil, err
+	}
+	if h.State != "" {
+		cfg.Dir = filepath.Join(h.State, "docker")
 	}
 	return docker.New(ctx, cfg, image.New(imageConfig(c.Docker)), log)
 }

@@ -1,0 +1,244 @@
+package transcript
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func create(tb testing.TB, s Spec) (*File, *Writer) {
+	tb.Helper()
+	f, err := Create(filepath.Join(tb.TempDir(), "transcript"), s, true)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w, got, err := Attach(f.Path())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := errors.Join(f.Close(), w.f.Close()); err != nil {
+			tb.Error(err)
+		}
+	})
+	if diff := cmp.Diff(s, got); diff != "" {
+		tb.Errorf("the first process is told to do something else (-want +got):\n%s", diff)
+	}
+	return f, w
+}
+
+// all returns what a reader finds, one line for each frame.
+func all(tb testing.TB, r *Reader) string {
+	tb.Helper()
+	var b strings.Builder
+	for {
+		f, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return b.String()
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		switch {
+		case f.Event == nil:
+			fmt.Fprintf(&b, "output %s\n", f.Output)
+		case f.Event.Executing != nil:
+			fmt.Fprintf(&b, "executing %d\n", *f.Event.Executing)
+		case f.Event.Executed != nil:
+			fmt.Fprintf(&b, "executed %d: %d\n", f.Event.Executed.Index, f.Event.Executed.ExitCode)
+		}
+	}
+}
+
+func TestReaderGoesOnWhereAnotherWas(t *testing.T) {
+	f, w := create(t, Spec{Commands: [][]string{{"a", "b"}, {"c"}}, TTY: true, Patience: time.Minute})
+	zero := 0
+	w.Event(Event{Executing: &zero})
+	w.Output([]byte("one"))
+	first, lost := f.ReadFrom(0)
+	if got, want := all(t, first), "executing 0\noutput one\n"; got != want || lost != 0 {
+		t.Errorf("read %q after losing %d, want %q", got, lost, want)
+	}
+	w.Output([]byte("two"))
+	w.Event(Event{Executed: &Executed{Index: 0}})
+	next, err := Open(f.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = next.Close() }()
+	second, lost := next.ReadFrom(first.At())
+	for _, r := range []*Reader{first, second} {
+		if got, want := all(t, r), "output two\nexecuted 0: 0\n"; got != want || lost != 0 {
+			t.Errorf("read %q after losing %d, want %q", got, lost, want)
+		}
+	}
+	if done, err := next.Done(); done != nil || err != nil {
+		t.Errorf("the task has ended: %v, %v", done, err)
+	}
+	want := &Done{Last: Executed{Index: 1, ExitCode: 3, Failed: strings.Repeat("\x01", 300) + "...", Wall: time.Second}, Signaled: true}
+	end := *want
+	end.Last.Failed = strings.Repeat("\x01", 10_000) // which takes six times as much
+	if err := w.Done(end); err != nil {
+		t.Fatal(err)
+	}
+	done, err := next.Done()
+	if diff := cmp.Diff(want, done); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if got := all(t, second); got != "" {
+		t.Errorf("the end has added %q", got)
+	}
+}
+
+func TestWhatIsForgottenTakesNoRoom(t *testing.T) {
+	f, w := create(t, Spec{Commands: [][]string{{"a"}}})
+	piece := bytes.Repeat([]byte("x"), MostOutput)
+	const pieces = 1024 // 64 MiB
+	r, _ := f.ReadFrom(0)
+	for range pieces {
+		w.Output(piece)
+		if frame, err := r.Next(); err != nil || !bytes.Equal(frame.Output, piece) {
+			t.Fatalf("read %d bytes, %v", len(frame.Output), err)
+		}
+		if err := f.Forget(r.At()); err != nil {
+			t.Fatal(err)
+		}
+		var st syscall.Stat_t
+		if err := syscall.Stat(f.Path(), &st); err != nil {
+			t.Fatal(err)
+		}
+		if used := st.Blocks * 512; used > 2*forgetPiece {
+			t.Fatalf("%d bytes of %d take room", used, st.Size)
+		}
+	}
+	// The next worker has another log.
+	next, err := Open(f.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = next.Close() }()
+	w.Output([]byte("last"))
+	again, lost := next.ReadFrom(0)
+	if got := all(t, again); !strings.HasSuffix(got, "output last\n") || lost < 32<<20 {
+		t.Errorf("after losing %d bytes, read %d that end with %q", lost, len(got), got[max(0, len(got)-20):])
+	}
+}
+
+func TestFullDiskDropsOutputButNotTheEnd(t *testing.T) {
+	f, w := create(t, Spec{Commands: [][]string{{"a"}}})
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Output([]byte("kept"))
+	disk := w.f
+	w.f = full
+	w.Output([]byte("dropped"))
+	w.f = disk
+	w.Output([]byte("kept, too"))
+	if err := errors.Join(full.Close(), w.Done(Done{})); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := f.ReadFrom(0)
+	if got, want := all(t, r), "output kept\noutput kept, too\n"; got != want {
+		t.Errorf("read %q, want %q", got, want)
+	}
+	done, err := f.Done()
+	if err != nil || done.Dropped != int64(len("dropped")) || !strings.Contains(done.Cause, "no space left on device") {
+		t.Errorf("the end is %+v, %v", done, err)
+	}
+}
+
+func TestStarted(t *testing.T) {
+	before := time.Now()
+	f, _ := create(t, Spec{})
+	after := time.Now()
+	const precision = 10 * time.Millisecond
+	for range 2 {
+		if got := f.Started(); got.Before(before.Add(-precision)) || got.After(after.Add(precision)) {
+			t.Errorf("started at %v, want %v to %v", got, before, after)
+		}
+	}
+}
+
+func TestWhatTheSidesTellEachOther(t *testing.T) {
+	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	w, _, err := Attach(f.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.f.Close() }()
+	if w.MayGo() || f.Gone() || f.Signaled() {
+		t.Error("something was told before")
+	}
+	beat := w.Beat()
+	if err := errors.Join(f.Go(), f.Signal(), f.Beat()); err != nil {
+		t.Fatal(err)
+	}
+	if !w.MayGo() || !f.Gone() || !f.Signaled() || w.Beat() == beat {
+		t.Error("something was not told")
+	}
+}
+
+// A task can write what it likes to its transcript.
+func FuzzHostileTranscript(f *testing.F) {
+	dir := f.TempDir()
+	good, err := Create(filepath.Join(dir, "good"), Spec{Commands: [][]string{{"a"}}}, true)
+	if err != nil {
+		f.Fatal(err)
+	}
+	w, _, err := Attach(good.Path())
+	if err != nil {
+		f.Fatal(err)
+	}
+	zero := 0
+	w.Event(Event{Executing: &zero})
+	w.Output([]byte("output"))
+	if err := errors.Join(w.Done(Done{}), w.f.Close(), good.Close()); err != nil {
+		f.Fatal(err)
+	}
+	seed, err := os.ReadFile(good.Path())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed, int64(0))
+	f.Add(seed[:specAt+3], int64(1))
+	f.Add(append(bytes.Clone(seed), 'o', 0xff, 0xff, 0xff, 0xff), int64(len(seed)))
+	f.Fuzz(func(t *testing.T, content []byte, at int64) {
+		path := filepath.Join(t.TempDir(), "transcript")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := Open(path)
+		if err != nil {
+			return
+		}
+		defer func() { _ = file.Close() }()
+		_, _ = file.Done() // any answer will do
+		_ = file.Started()
+		r, _ := file.ReadFrom(at)
+		var read int64
+		for {
+			frame, err := r.Next()
+			if err != nil {
+				break
+			}
+			if read += frameHeader; read > int64(len(content)) || len(frame.Output) > MostOutput {
+				t.Fatalf("read more than there is: a frame of %d bytes", len(frame.Output))
+			}
+		}
+	})
+}

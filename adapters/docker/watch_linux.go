@@ -1,0 +1,91 @@
+package docker
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// watcher tells of files that grow.
+type watcher struct {
+	inotify *os.File
+	fd      int
+	done    chan struct{}
+
+	mu    sync.Mutex
+	files map[int32]chan struct{}
+}
+
+func newWatcher() (*watcher, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("watch files: %w", err)
+	}
+	w := &watcher{
+		inotify: os.NewFile(uintptr(fd), "inotify"), fd: fd,
+		done: make(chan struct{}), files: map[int32]chan struct{}{},
+	}
+	go w.loop()
+	return w, nil
+}
+
+// watch returns a channel that yields something after each change of a file, and
+// a function that ends it.
+func (w *watcher) watch(path string) (changed <-chan struct{}, stop func(), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wd, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY)
+	if err != nil {
+		return nil, nil, &os.PathError{Op: "watch", Path: path, Err: err}
+	}
+	c := make(chan struct{}, 1)
+	w.files[int32(wd)] = c //nolint:gosec // the kernel's are that small
+	return c, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.files, int32(wd))                   //nolint:gosec // as above
+		_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) //nolint:gosec // fails if the file is gone
+	}, nil
+}
+
+func (w *watcher) loop() {
+	defer close(w.done)
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := w.inotify.Read(buf)
+		if err != nil {
+			return // it is closed
+		}
+		w.mu.Lock()
+		for rest := buf[:n]; len(rest) >= unix.SizeofInotifyEvent; {
+			w.tell(int32(binary.NativeEndian.Uint32(rest)), binary.NativeEndian.Uint32(rest[4:])) //nolint:gosec // as it was put in
+			name := int(binary.NativeEndian.Uint32(rest[12:]))
+			rest = rest[min(len(rest), unix.SizeofInotifyEvent+name):]
+		}
+		w.mu.Unlock()
+	}
+}
+
+// tell tells of an event. The caller holds the lock.
+func (w *watcher) tell(wd int32, mask uint32) {
+	for other, c := range w.files {
+		if other != wd && mask&unix.IN_Q_OVERFLOW == 0 {
+			continue
+		}
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// close ends the watcher. It may be called of nil.
+func (w *watcher) close() {
+	if w != nil {
+		_ = w.inotify.Close()
+		<-w.done
+	}
+}
