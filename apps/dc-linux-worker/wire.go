@@ -53,7 +53,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 		parts.NewRecorder, logfile.New, parts.LogfileConfig,
 		parts.NewJournal,
 		otel.New, parts.OTelConfig,
-		interrupts, signals.New, wire.Value(signals.Config{}),
+		interrupts, signals.New, parts.SignalsConfig,
 		noHost,
 
 		// Plugins.

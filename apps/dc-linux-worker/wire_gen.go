@@ -35,7 +35,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 	sectionWorker := mainWorkerConfig.Worker
 	program := thisProgram()
 	config2 := parts.WorkerConfig(sectionWorker, d, program)
-	signalsConfig := _wireConfigValue
+	signalsConfig := parts.SignalsConfig(sectionWorker)
 	source, cleanup := signals.New(signalsConfig)
 	v := interrupts(source)
 	linux := c.Linux
@@ -64,7 +64,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 	plugin := env.New(envConfig, telemetry)
 	maxruntimeConfig := parts.MaxRunTimeConfig(sectionWorker)
 	maxruntimePlugin := maxruntime.New(maxruntimeConfig, log)
-	exitstatusConfig := _wireExitstatusConfigValue
+	exitstatusConfig := _wireConfigValue
 	exitstatusPlugin := exitstatus.New(exitstatusConfig)
 	artifactsConfig := _wireArtifactsConfigValue
 	artifactsPlugin := artifacts.New(artifactsConfig)
@@ -169,11 +169,10 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 }
 
 var (
-	_wireConfigValue           = signals.Config{}
-	_wireExitstatusConfigValue = exitstatus.Config{}
-	_wireArtifactsConfigValue  = artifacts.Config{}
-	_wireCachesConfigValue     = caches.Config{}
-	_wireTasklogConfigValue    = tasklog.Config{}
+	_wireConfigValue          = exitstatus.Config{}
+	_wireArtifactsConfigValue = artifacts.Config{}
+	_wireCachesConfigValue    = caches.Config{}
+	_wireTasklogConfigValue   = tasklog.Config{}
 )
 
 // composeEmbedded makes a worker with a queue of its own, which is closed after
@@ -213,15 +212,15 @@ func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	plugin := env.New(envConfig, telemetry)
 	maxruntimeConfig := parts.MaxRunTimeConfig(sectionWorker)
 	maxruntimePlugin := maxruntime.New(maxruntimeConfig, log)
-	exitstatusConfig := _wireConfigValue2
+	exitstatusConfig := _wireExitstatusConfigValue
 	exitstatusPlugin := exitstatus.New(exitstatusConfig)
-	artifactsConfig := _wireConfigValue3
+	artifactsConfig := _wireConfigValue2
 	artifactsPlugin := artifacts.New(artifactsConfig)
-	cachesConfig := _wireConfigValue4
+	cachesConfig := _wireConfigValue3
 	store := parts.NoCaches()
 	purges := parts.NoPurges()
 	cachesPlugin := caches.New(cachesConfig, store, purges)
-	tasklogConfig := _wireConfigValue5
+	tasklogConfig := _wireConfigValue4
 	tasklogPlugin := tasklog.New(tasklogConfig)
 	plugins := parts.InOrder(linux, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
 	partsParts := parts.Parts{
@@ -237,9 +236,9 @@ func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 }
 
 var (
-	_wireDeploymentValue = parts.Deployment{}
-	_wireConfigValue2    = exitstatus.Config{}
-	_wireConfigValue3    = artifacts.Config{}
-	_wireConfigValue4    = caches.Config{}
-	_wireConfigValue5    = tasklog.Config{}
+	_wireDeploymentValue       = parts.Deployment{}
+	_wireExitstatusConfigValue = exitstatus.Config{}
+	_wireConfigValue2          = artifacts.Config{}
+	_wireConfigValue3          = caches.Config{}
+	_wireConfigValue4          = tasklog.Config{}
 )

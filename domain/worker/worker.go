@@ -54,7 +54,7 @@ type Config struct {
 	Poll     time.Duration // between checks for cancellation; default 30 s
 	Salvage  time.Duration // the longest time for saving what an exception leaves; default 15 min
 	Cleanup  time.Duration // how long a hook may go on after its run was stopped; default 5 min
-	Lead     time.Duration // how long before the host goes away running tasks are stopped; default 5 min
+	Lead     time.Duration // how long before the host goes away running tasks are stopped; default 5 min, none if negative
 	Grace    time.Duration // how long a task that is told to stop has, if half of the time left is not less; default 30 s, none if negative
 	Faults   int           // internal errors in a row after which the worker stops; default 5
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/otel"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/env"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
@@ -26,7 +27,23 @@ func WorkerConfig(w section.Worker, d Deployment, p Program) worker.Config {
 		Instance: d.Machine.InstanceType,
 		Capacity: w.Capacity,
 		Poll:     w.PollInterval,
+		Lead:     orNone(w.StopLead),
+		Grace:    orNone(w.TaskGrace),
 	}
+}
+
+// orNone returns a duration as the use cases have it, for which zero is the
+// default.
+func orNone(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// SignalsConfig returns how signals are understood.
+func SignalsConfig(w section.Worker) signals.Config {
+	return signals.Config{Grace: w.ShutdownGrace}
 }
 
 // TaskclusterConfig returns the configuration of the connection to a deployment.

@@ -34,6 +34,9 @@ type Worker struct {
 	Capacity       int           `mapstructure:"capacity" default:"1" min:"1" max:"250" doc:"How many tasks run at once."`
 	MaxTaskRunTime time.Duration `mapstructure:"maxTaskRunTime" default:"24h" min:"1s" max:"120h" doc:"The greatest maxRunTime that a task may ask for."`
 	PollInterval   time.Duration `mapstructure:"pollInterval" default:"30s" min:"100ms" max:"1h" doc:"How often the queue is asked whether running tasks were canceled."`
+	ShutdownGrace  time.Duration `mapstructure:"shutdownGrace" default:"30s" min:"1s" max:"24h" doc:"How long whoever stops the worker with SIGTERM waits until it ends the process."`
+	StopLead       time.Duration `mapstructure:"stopLead" default:"5m" min:"0s" max:"24h" doc:"How long before the host goes away running tasks are stopped, which may finish until then."`
+	TaskGrace      time.Duration `mapstructure:"taskGrace" default:"30s" min:"0s" max:"1h" doc:"How long a task that is told to stop has until it is killed, if half of the time that is left is not less."`
 }
 
 // Fetch is about what is fetched for tasks.
