@@ -83,7 +83,10 @@ log: {format: text, level: debug}
 		Credentials: credentialsConfig{ClientID: "you", AccessToken: "secret", Certificate: `{"a": 1}`},
 		Worker: workerConfig{
 			Pool: "a/b", Group: "g", ID: "w", Location: "{}", InstanceType: "m5",
-			Worker: section.Worker{Capacity: 5, MaxTaskRunTime: 90 * time.Minute, PollInterval: 30 * time.Second},
+			Worker: section.Worker{
+				Capacity: 5, MaxTaskRunTime: 90 * time.Minute, PollInterval: 30 * time.Second,
+				ShutdownGrace: 30 * time.Second, StopLead: 5 * time.Minute, TaskGrace: 30 * time.Second,
+			},
 		},
 		Linux: section.Linux{
 			State:  "/srv/state",
@@ -115,7 +118,10 @@ func TestLoadConfigWithoutFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := workerConfig{Pool: "local/x", ID: hostID(), Worker: section.Worker{Capacity: 1, MaxTaskRunTime: 24 * time.Hour, PollInterval: 30 * time.Second}}
+	want := workerConfig{Pool: "local/x", ID: hostID(), Worker: section.Worker{
+		Capacity: 1, MaxTaskRunTime: 24 * time.Hour, PollInterval: 30 * time.Second,
+		ShutdownGrace: 30 * time.Second, StopLead: 5 * time.Minute, TaskGrace: 30 * time.Second,
+	}}
 	if diff := cmp.Diff(want, l.Worker); diff != "" {
 		t.Errorf("worker (-want +got):\n%s", diff)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
 )
 
 // What a task finds in its environment: all of it.
@@ -41,6 +42,10 @@ func TestEnvironment(t *testing.T) {
 					"HOME":                        home, "USER": filepath.Base(home),
 					"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 				}
+				if rel, err := filepath.Rel(b.dir, got[engine.InterruptionVariable]); err != nil || !filepath.IsLocal(rel) {
+					t.Errorf("%s is %s, want a file below %s", engine.InterruptionVariable, got[engine.InterruptionVariable], b.dir)
+				}
+				delete(got, engine.InterruptionVariable)
 				// Engines may add what shells and libraries look for.
 				maps.DeleteFunc(got, func(name, _ string) bool { return name == "LOGNAME" || name == "SHELL" || name == "TMPDIR" })
 				if diff := cmp.Diff(want, got); diff != "" {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -104,93 +103,13 @@ func startProgram(t *testing.T, b *bench, args ...string) *program {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = p.cmd.Wait() // the end of the test has killed it, if it has not ended before
+		if t.Failed() {
+			t.Logf("the worker's log:\n%s", p.stderr)
+		}
+	})
 	return p
-}
-
-// SIGTERM while a task runs, and while it uploads: worker-shutdown is on the
-// queue within a second, and the process exits, having left nothing behind.
-func TestTerminate(t *testing.T) {
-	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
-	for _, tt := range []struct {
-		name  string
-		pool  string
-		task  string
-		ready func(t *testing.T, id task.ID) bool
-	}{
-		{
-			name: "while a command runs",
-			pool: "proj-test/running",
-			task: "retries: 0\npayload: {maxRunTime: 600, command: [[/bin/sh, -c, 'setsid sleep 3602.5 & exec sleep 3602.5']]}",
-			ready: func(t *testing.T, _ task.ID) bool {
-				t.Helper()
-				return len(processes(t, "3602.5")) == 2
-			},
-		},
-		{
-			name: "while an artifact of 1 GiB is pending",
-			pool: "proj-test/uploading",
-			task: "retries: 0\npayload: {maxRunTime: 600, command: [[/usr/bin/truncate, --size=1G, big], [/usr/bin/touch, small]],\n" +
-				"artifacts: [{type: file, path: big, name: public/big}, {type: file, path: small, name: public/small}]}",
-			ready: func(t *testing.T, id task.ID) bool {
-				t.Helper()
-				status, err := b.queue.Status(t.Context(), id)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if status.Runs[0].State == "pending" {
-					return false
-				}
-				artifacts, err := b.queue.Artifacts(t.Context(), task.RunID{Task: id})
-				if err != nil {
-					t.Fatal(err)
-				}
-				return slices.ContainsFunc(artifacts, func(a client.Artifact) bool { return a.Name == "public/small" })
-			},
-		},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			l, dir := testConfig(t, "worker: {pool: "+tt.pool+", group: g, id: w}\nnative: {dir: "+filepath.Join(b.dir, "..", filepath.Base(tt.pool))+"}")
-			p := startProgram(t, b, "start", "--config", filepath.Join(dir, "worker.yml"))
-			id := b.create(t, "taskQueueId: "+l.Worker.Pool+"\n"+tt.task)
-			eventually(t, "the task's progress", func() bool { return tt.ready(t, id) })
-
-			start := time.Now()
-			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			var status client.Status
-			eventually(t, "a resolution", func() bool {
-				var err error
-				if status, err = b.queue.Status(t.Context(), id); err != nil {
-					t.Fatal(err)
-				}
-				return resolved(status.State)
-			})
-			reported := time.Since(start)
-			err := p.cmd.Wait()
-			exited := time.Since(start)
-			t.Logf("reported after %v, exited after %v", reported, exited)
-
-			if got, want := status.Runs[0].ReasonResolved, "worker-shutdown"; got != want {
-				t.Errorf("task is %s (%s), want exception (%s)", status.State, got, want)
-			}
-			if reported > time.Second {
-				t.Errorf("it took %v until the queue knew, want less than 1s", reported)
-			}
-			if err != nil {
-				t.Errorf("worker exits with %v; its log:\n%s", err, p.stderr)
-			}
-			// Once the queue knows, the rest of the grace is for saving artifacts.
-			if exited > 35*time.Second {
-				t.Errorf("it took %v until the worker exited", exited)
-			}
-			expectNoProcess(t, "3602.5")
-			log, _ := b.artifact(t, task.RunID{Task: id}, backingLog)
-			if want := "[taskcluster:error] worker shutdown: SIGTERM"; !strings.Contains(log.content, want) {
-				t.Errorf("log lacks %q:\n%s", want, log.content)
-			}
-		})
-	}
 }
 
 // A worker that is killed in the middle of a task: the next process goes on with

@@ -3,11 +3,13 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
 )
 
@@ -15,6 +17,9 @@ import (
 func TestMain(m *testing.M) {
 	if supervisor.Invoked() {
 		os.Exit(supervisor.Main())
+	}
+	if os.Getenv(dockerVariable) != "" && filepath.Base(os.Args[0]) != "dc-linux-worker" {
+		os.Exit(dockertest.Main(m, &daemon))
 	}
 	testscript.Main(leakChecked{m}, map[string]func(){"dc-linux-worker": main})
 }

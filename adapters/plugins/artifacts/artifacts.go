@@ -6,6 +6,7 @@ import (
 	"context"
 	_ "embed" // the schema
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -144,6 +145,9 @@ func (e *entry) expire(i int, d task.Definition) error {
 // stamp writes a time as Taskcluster does.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
+// small is up to how many bytes an artifact is salvaged before larger ones.
+const small = 1 << 20
+
 type taskPlugin struct {
 	config  Config
 	task    plugin.Task
@@ -177,7 +181,10 @@ func (p *taskPlugin) Salvage(ctx context.Context, why run.Reason, r engine.Resul
 			there = append(there, it)
 		}
 	}
-	return p.publish(ctx, r, there)
+	// What is large must not cost the rest the time.
+	large := slices.DeleteFunc(slices.Clone(there), func(it item) bool { return it.size <= small })
+	there = slices.DeleteFunc(there, func(it item) bool { return it.size > small })
+	return errors.Join(p.publish(ctx, r, there), p.publish(ctx, r, large))
 }
 
 // Close implements plugin.TaskPlugin.

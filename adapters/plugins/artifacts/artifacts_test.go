@@ -347,6 +347,32 @@ func TestInterruptionSavesWhatTheTaskWants(t *testing.T) {
 	}
 }
 
+func TestWhatIsLargeIsSavedLast(t *testing.T) {
+	files := fstest.MapFS{}
+	for name, size := range map[string]int{"a": 1<<20 + 1, "b": 10, "c": 1 << 20} {
+		files["home/task/"+name] = &fstest.MapFile{Data: make([]byte, size), Mode: 0o644}
+	}
+	d, err := plugintest.Start(artifacts.New(artifacts.Config{}), plugintest.Setup{
+		Payload: `{"artifacts": [{"type": "directory", "path": ".", "onInterruption": "upload"}]}`, Files: files,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var published []string
+	d.Artifacts.Err = func(name string) error {
+		if name == "a" {
+			published = d.Artifacts.Names()
+		}
+		return nil
+	}
+	if err := d.Salvage(t.Context(), run.WorkerShutdown); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"b", "c"}, published); diff != "" {
+		t.Errorf("artifacts before the large one (-want +got):\n%s", diff)
+	}
+}
+
 func TestStoreErrors(t *testing.T) {
 	away := fault.Unavailablef(errors.New("503"), "the queue is away")
 	const payload = `{"type": "file", "path": "nope"}, {"type": "file", "path": "a.log"}, {"type": "directory", "path": "out"}`

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
+	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/client"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+)
+
+// terminating is a task that is in execution when the worker is told to stop.
+type terminating struct {
+	name    string
+	worker  string // settings of the worker, in braces of YAML
+	script  string // in a shell; it has no single quotes
+	payload string // properties besides, in braces of YAML
+	ready   string // what its log has when it is time; a line of the script if empty
+	signal  syscall.Signal
+
+	state, reason string
+	exited        time.Duration // the longest time for the process to end
+	log           []string
+	artifacts     map[string]string // text in each; empty for one that must not be there
+	next          string            // state of the next run, by another worker; empty for none
+}
+
+// terminations are what must hold on every engine alike.
+var terminations = []terminating{ //nolint:gochecknoglobals // a table
+	{
+		name:   "a task that writes out what it has",
+		worker: "shutdownGrace: 20s",
+		script: `[ $RUN_ID = 0 ] || exit 0; ` +
+			`trap "echo last words; cp $TASKCLUSTER_INTERRUPTION_FILE told; echo half > partial; exit 0" TERM; ` +
+			`echo whole > whole; echo re""ady; while :; do sleep 0.05; done`,
+		payload: `artifacts: [{type: file, path: partial, name: public/partial, optional: true, onInterruption: upload},
+			{type: file, path: told, name: public/told, optional: true, onInterruption: upload},
+			{type: file, path: missing, name: public/missing, optional: true, onInterruption: upload},
+			{type: file, path: whole, name: public/whole, optional: true}]`,
+		signal: syscall.SIGTERM,
+		state:  "pending", reason: "worker-shutdown",
+		exited:    10 * time.Second,
+		log:       []string{"worker shutdown: SIGTERM", "last words", "=== Task Finished ==="},
+		artifacts: map[string]string{"public/partial": "half\n", "public/told": `{"cause":"SIGTERM","deadline":"20`, "public/whole": "", "public/missing": ""},
+		next:      "completed",
+	},
+	{
+		name:    "a task that ignores the signal",
+		worker:  "shutdownGrace: 20s, taskGrace: 500ms",
+		script:  `trap "" TERM; setsid sleep 3602.5 & echo before > partial; echo re""ady; while :; do sleep 0.05; done`,
+		payload: `artifacts: [{type: file, path: partial, name: public/partial, onInterruption: upload}]`,
+		signal:  syscall.SIGTERM,
+		state:   "pending", reason: "worker-shutdown",
+		exited:    10 * time.Second,
+		log:       []string{"worker shutdown: SIGTERM", "=== Task Finished ==="},
+		artifacts: map[string]string{"public/partial": "before\n"},
+	},
+	{
+		// The deadline comes long before the artifact could be saved.
+		name:   "while an artifact of 1 GiB is pending",
+		worker: "shutdownGrace: 5s",
+		script: `truncate -s 1073741824 big; echo small > small; echo re""ady`,
+		payload: `artifacts: [{type: file, path: small, name: public/small, onInterruption: upload},
+			{type: file, path: big, name: public/big, onInterruption: upload}]`,
+		ready:  "Uploading artifact public/big",
+		signal: syscall.SIGTERM,
+		state:  "pending", reason: "worker-shutdown",
+		exited:    12 * time.Second,
+		log:       []string{"ready\n", "worker shutdown: SIGTERM", "=== Task Finished ==="},
+		artifacts: map[string]string{"public/small": "small\n"},
+	},
+	{
+		name:    "a task that may finish, and is told so",
+		worker:  "capacity: 2",
+		script:  `echo re""ady; until [ -e $TASKCLUSTER_INTERRUPTION_FILE ]; do sleep 0.05; done; cat $TASKCLUSTER_INTERRUPTION_FILE`,
+		payload: `artifacts: []`,
+		signal:  syscall.SIGUSR1,
+		state:   "completed", reason: "completed",
+		exited: 15 * time.Second,
+		log:    []string{`{"cause":"SIGUSR1"}`},
+	},
+}
+
+// SIGTERM in the middle of a task: worker-shutdown is on the queue within a
+// second, the next run can start, what the task wants is saved, and the process
+// ends in time, having left nothing behind.
+func TestTerminate(t *testing.T) {
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	for i, tt := range terminations {
+		t.Run(tt.name, func(t *testing.T) { tt.test(t, b, "native", i) })
+	}
+}
+
+// The same with containers.
+func TestTerminateWithDocker(t *testing.T) {
+	withDocker(t, func(t *testing.T) {
+		t.Helper()
+		b := newBench(t, "engine: docker\ndocker: {host: '"+daemon.Host()+"', egress: none, pull: missing}", devqueue.Config{})
+		for i, tt := range terminations {
+			t.Run(tt.name, func(t *testing.T) { tt.test(t, b, "docker", i) })
+		}
+	})
+}
+
+// test runs the worker with an engine, on the queue of a bench.
+func (tt terminating) test(t *testing.T, b *bench, engine string, index int) {
+	t.Helper()
+	pool := "proj-test/" + engine + string(rune('a'+index))
+	_, dir := testConfig(t, "{}")
+	state := filepath.Join(dir, "state")
+	configuration := "worker: {pool: " + pool + ", group: g, id: w, " + tt.worker + "}\nstate: " + state +
+		"\nnative: {dir: " + filepath.Join(dir, "native") + "}\ncaches: {table: " + filepath.Join(dir, "caches.json") + "}\n"
+	payload := "maxRunTime: 600, command: [[/bin/sh, -c, '" + tt.script + "']], " + tt.payload
+	if engine == "docker" {
+		configuration += "engine: docker\ndocker: {host: '" + daemon.Host() + "', egress: none, pull: missing, minFree: 1MiB}\n"
+		payload = "image: '" + dockertest.Image + "', " + payload
+	}
+	start := func() *program {
+		_, dir := testConfig(t, configuration)
+		return startProgram(t, b, "start", "--config", filepath.Join(dir, "worker.yml"))
+	}
+	p := start()
+	id := b.create(t, "taskQueueId: "+pool+"\nretries: 1\npayload: {"+payload+"}")
+	eventually(t, "the task's progress", func() bool {
+		return prints(t, filepath.Join(state, "logs"), cmp.Or(tt.ready, "ready\n"))
+	})
+
+	begin := time.Now()
+	if err := p.cmd.Process.Signal(tt.signal); err != nil {
+		t.Fatal(err)
+	}
+	var status client.Status
+	eventually(t, "a resolution", func() bool {
+		var err error
+		if status, err = b.queue.Status(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		return status.Runs[0].ReasonResolved != ""
+	})
+	reported := time.Since(begin)
+	err := p.cmd.Wait()
+	exited := time.Since(begin)
+	t.Logf("reported after %v, exited after %v", reported, exited)
+
+	if status.State != tt.state || status.Runs[0].ReasonResolved != tt.reason {
+		t.Errorf("task is %s (%s), want %s (%s)", status.State, status.Runs[0].ReasonResolved, tt.state, tt.reason)
+	}
+	if tt.signal == syscall.SIGTERM && reported > time.Second {
+		t.Errorf("it took %v until the queue knew, want less than 1s", reported)
+	}
+	if err != nil || exited > tt.exited {
+		t.Errorf("worker exits after %v with %v; its log:\n%s", exited, err, p.stderr)
+	}
+	expectNoProcess(t, "3602.5")
+	tt.checkSaved(t, b, task.RunID{Task: id})
+	if tt.next == "" {
+		return
+	}
+	next := start()
+	eventually(t, "the next run", func() bool {
+		status, err := b.queue.Status(t.Context(), id)
+		return err == nil && len(status.Runs) == 2 && status.State == tt.next
+	})
+	if err := next.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.cmd.Wait(); err != nil {
+		t.Errorf("the next worker exits with %v; its log:\n%s", err, next.stderr)
+	}
+}
+
+// checkSaved checks what is left of the run that was interrupted.
+func (tt terminating) checkSaved(t *testing.T, b *bench, id task.RunID) {
+	t.Helper()
+	log, _ := b.artifact(t, id, backingLog)
+	rest := log.content
+	for _, text := range tt.log {
+		_, after, ok := strings.Cut(rest, text)
+		if !ok {
+			t.Errorf("log lacks %q, in its place:\n%s", text, log.content)
+		}
+		rest = after
+	}
+	for name, text := range tt.artifacts {
+		a, ok := b.artifact(t, id, name)
+		if ok != (text != "") || !strings.HasPrefix(a.content, text) {
+			t.Errorf("artifact %s is there: %t, with %q; want %q; log:\n%s", name, ok, a.content, text, log.content)
+		}
+	}
+}
+
+// prints reports whether a log in a directory of the worker's has a text.
+func prints(t *testing.T, dir, text string) bool {
+	t.Helper()
+	logs, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(logs, func(name string) bool {
+		log, err := os.ReadFile(name)
+		return err == nil && strings.Contains(string(log), text)
+	})
+}
