@@ -112,6 +112,8 @@ func (p *taskPlugin) upload(ctx context.Context, fsys fs.FS, it item) error {
 		return err
 	}
 	f := unreadable("file", it.path, read)
+	it.flaw = f
+	p.announce(it)
 	// The queue may have the artifact as an upload by now, and refuse to
 	// explain it. The run fails either way.
 	if err := p.explain(ctx, it, f); err != nil && !errors.Is(err, artifact.ErrReserved) {
