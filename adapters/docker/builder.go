@@ -274,8 +274,11 @@ func classify(err error, message string) error {
 		return err
 	case errdefs.IsInvalidArgument(err):
 		return fault.Malformedf("%s: %v", message, err)
-	case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errors.Is(err, context.DeadlineExceeded),
-		client.IsErrConnectionFailed(err), noSpace(err), noDriver(err), errdefs.IsNotFound(err), errdefs.IsConflict(err):
+	case errdefs.IsUnavailable(err), client.IsErrConnectionFailed(err):
+		// Another run, which the queue gives for a fault of the host alone, may
+		// well find a daemon that works.
+		return shutdown(err, message+": the Docker daemon is gone")
+	case errdefs.IsDeadlineExceeded(err), errors.Is(err, context.DeadlineExceeded), noSpace(err), noDriver(err), errdefs.IsNotFound(err), errdefs.IsConflict(err):
 		return fault.Unavailablef(err, "%s: the Docker daemon does not do its part", message)
 	default:
 		return fmt.Errorf("%s: %w", message, err)

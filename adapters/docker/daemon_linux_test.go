@@ -65,6 +65,24 @@ func TestDaemonThatIsKilledAndStarted(t *testing.T) {
 	})
 }
 
+// Tasks that begin while the daemon is being started again wait for it.
+func TestDaemonThatIsDownIsWaitedFor(t *testing.T) {
+	e := open(t, docker.Config{Egress: docker.EgressInternet})
+	daemon.Terminate()
+	launched := make(chan error, 1)
+	// What is too early without waiting is so for much longer than it takes to
+	// begin a task.
+	time.AfterFunc(500*time.Millisecond, func() { launched <- daemon.Launch() })
+	for range 3 {
+		if r, log := run(t, e, shell("echo here")); !r.Result().Success {
+			t.Errorf("result %+v:\n%s", r.Result(), log)
+		}
+	}
+	if err := <-launched; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDaemonThatIsFrozen(t *testing.T) {
 	e := open(t, docker.Config{Egress: docker.EgressInternet})
 	const frozen = 30 * time.Second

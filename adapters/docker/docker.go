@@ -117,16 +117,13 @@ type ImagesOf func(ctx context.Context, daemon *client.Client, log *slog.Logger)
 // the engine.
 func New(ctx context.Context, c Config, imagesOf ImagesOf, log *slog.Logger) (*Engine, func(), error) {
 	c = c.withDefaults()
-	options := []client.Opt{client.WithHostFromEnv()}
-	if c.Host != "" {
-		options = []client.Opt{client.WithHost(c.Host)}
-	}
-	daemon, err := client.New(options...)
-	if err != nil {
+	e := &Engine{config: c, log: log}
+	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	var err error
+	if e.daemon, err = e.connect(); err != nil {
+		e.cancel()
 		return nil, nil, fmt.Errorf("docker: %w", err)
 	}
-	e := &Engine{config: c, daemon: daemon, log: log}
-	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := e.open(ctx, imagesOf); err != nil {
 		return nil, nil, errors.Join(err, e.Close())
 	}
