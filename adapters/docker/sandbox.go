@@ -183,6 +183,7 @@ func (s *sandbox) conclude(state container.State, t *transcriber) error {
 	killed, stopped, aborted := s.killed, s.stopped, s.aborted
 	s.mu.Unlock()
 	signaled := s.transcript.Signaled()
+	killed = killed && (done == nil || done.Signaled) // it may have ended before
 	switch {
 	case done != nil && (signaled || !done.Signaled):
 	case done == nil && (signaled || state.OOMKilled):

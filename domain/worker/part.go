@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
 	"github.com/taskcluster/taskcluster-worker/ports/fetch"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 )
 
@@ -26,7 +28,11 @@ type pluginPart struct {
 // made, the others are nevertheless: the log is still to be stored. The first
 // error in declared order is returned.
 func (r *runner) addPlugins(c contents, authorize auth.Authorize) error {
-	store := r.w.deps.Artifacts.Open(r.claim)
+	store := r.openArtifacts()
+	var held map[string]string
+	if r.saved != nil {
+		held = maps.Clone(r.saved.Volumes)
+	}
 	owners := map[string]string{}
 	var first error
 	for _, p := range r.w.deps.Plugins {
@@ -42,6 +48,8 @@ func (r *runner) addPlugins(c contents, authorize auth.Authorize) error {
 				Log:         r.taskLog,
 				Authorize:   authorize,
 				Fetch:       r.fetch,
+				Hold:        func(volumeID, cache string) { r.note(journal.Held{Volume: volumeID, Cache: cache}) },
+				Held:        held,
 			})
 			return err
 		})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
@@ -32,6 +33,7 @@ func (w *Worker) begin(c queue.Claim) *runner {
 func (w *Worker) resumeAll(ctx context.Context) {
 	if w.deps.Journal == nil {
 		w.orphans(ctx, nil)
+		w.settle(ctx)
 		return
 	}
 	saved, err := w.deps.Journal.Runs()
@@ -58,10 +60,28 @@ func (w *Worker) resumeAll(ctx context.Context) {
 			continue
 		}
 		w.slots.take()
+		w.resuming.Add(1)
+		r.resumed = sync.OnceFunc(w.resuming.Done)
 		go func() {
 			defer w.slots.release()
 			w.process(r)
 		}()
+	}
+	w.settling.Go(func() {
+		w.resuming.Wait()
+		w.settle(ctx)
+	})
+}
+
+// settle tells the plugins that no more runs are resumed.
+func (w *Worker) settle(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for _, p := range w.deps.Plugins {
+		if s, ok := p.(plugin.Settler); ok {
+			if err := contain(func() error { return s.Settled(ctx) }); err != nil {
+				w.deps.Log.ErrorContext(ctx, "settle", slog.String("plugin", p.Name()), slog.Any("error", err))
+			}
+		}
 	}
 }
 
@@ -126,6 +146,7 @@ var errNotResumed = fault.Shutdownf("the worker was started again before the tas
 // made, or a sandbox that is still there. Anything else the queue gives another
 // run.
 func (r *runner) takeOver(ctx context.Context) (run.Event, error) {
+	defer r.resumed()
 	r.log.InfoContext(ctx, "run of an earlier process", slog.String("state", r.saved.State.String()), slog.Bool("sandbox", r.orphan))
 	position, err := r.resumeLog()
 	if err != nil {

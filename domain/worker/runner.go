@@ -35,9 +35,10 @@ type runner struct {
 	held, work     context.Context
 	lose, stopWork context.CancelCauseFunc
 
-	entry  journal.Entry  // nil without a journal
-	saved  *journal.Saved // what an earlier process has left; nil for a new claim
-	orphan bool           // a sandbox of that process is there, and was not taken over
+	entry   journal.Entry  // nil without a journal
+	saved   *journal.Saved // what an earlier process has left; nil for a new claim
+	resumed func()         // is called once it is known whether the run goes on; nil for a new claim
+	orphan  bool           // a sandbox of that process is there, and was not taken over
 
 	run       run.Run
 	started   time.Time
@@ -148,6 +149,9 @@ func (r *runner) step(ctx context.Context) {
 	case run.Claimed:
 		if r.saved != nil {
 			out = r.stage(ctx, r.takeOver)
+			if r.pending == nil {
+				r.resumed() // it may not have begun
+			}
 		} else {
 			out = r.begin()
 		}

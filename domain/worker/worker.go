@@ -104,6 +104,10 @@ type Worker struct {
 	stay   context.Context // ends when the next process is to take over
 	leave  context.CancelFunc
 	active sync.Map // *runner → nil
+
+	resuming sync.WaitGroup // runs of an earlier process that may yet be resumed
+	settling sync.WaitGroup // for what follows that
+
 	health health
 }
 
@@ -171,6 +175,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if !w.slots.waitIdle(w.stay) {
 		return ErrLeft
 	}
+	w.settling.Wait()
 	w.drain.close()
 	if w.health.sick() {
 		return ErrUnhealthy

@@ -59,6 +59,14 @@ type Requester interface {
 	Requested(payload []byte) (property string, err error)
 }
 
+// Settler is a Plugin that keeps something for runs beyond the worker's process.
+type Settler interface {
+	// Settled is called once, when every run that an earlier process has left
+	// was resumed or given up: what was kept for those that were not resumed
+	// is nobody's any more. Other runs may have begun before.
+	Settled(ctx context.Context) error
+}
+
 // Task is what a plugin may know of a run and do to it.
 type Task struct {
 	Run         task.RunID
@@ -70,6 +78,11 @@ type Task struct {
 	Log         *tasklog.Log   // sealed before Finished
 	Authorize   auth.Authorize // checks the task's scopes
 	Fetch       fetch.Fetch    // fetches with the task's rights
+
+	// Hold has the next process of the worker know that the run holds a volume
+	// of a cache: in Held, if that process goes on with the run.
+	Hold func(volumeID, cache string)
+	Held map[string]string // caches by volume
 }
 
 // TaskPlugin is a plugin's part in one run. It may implement any of the hook

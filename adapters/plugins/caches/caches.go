@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"sync"
@@ -123,16 +124,34 @@ func (p *Plugin) purge(ctx context.Context) error {
 	return nil
 }
 
+// Settled implements plugin.Settler: what state the caches of tasks are in that
+// nobody has seen end is not known.
+func (p *Plugin) Settled(ctx context.Context) error {
+	if p.store == nil {
+		return nil
+	}
+	if err := p.store.Abandon(ctx); err != nil {
+		return fmt.Errorf("discard caches of tasks that were lost: %w", err)
+	}
+	return nil
+}
+
 type taskPlugin struct {
 	p      *Plugin
 	t      plugin.Task
 	mounts []mount
 	spoil  []float64 // exit codes
 
-	leases  []cache.Lease // as mounts
-	started bool          // the task may have changed the caches
-	judged  bool          // what is to become of them is decided
-	keep    bool          // the task has come to its end, and has not spoiled them
+	held    []held
+	started bool // the task may have changed the caches
+	judged  bool // what is to become of them is decided
+	keep    bool // the task has come to its end, and has not spoiled them
+}
+
+// held is a cache that the task has.
+type held struct {
+	mount mount
+	lease cache.Lease
 }
 
 // Prepare implements plugin.Preparer.
@@ -154,7 +173,8 @@ func (p *taskPlugin) Prepare(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("acquire cache %s: %w", m.CacheName, err)
 		}
-		p.leases = append(p.leases, l)
+		p.held = append(p.held, held{m, l})
+		p.t.Hold(l.Volume().ID(), m.CacheName)
 		if l.Fresh() {
 			p.t.Log.Infof("[mounts] No existing writable directory cache '%s' - creating %s", m.CacheName, m.Directory)
 		} else {
@@ -172,14 +192,41 @@ func (p *taskPlugin) BuildSandbox(_ context.Context, b engine.Builder) error {
 	if !ok {
 		return fault.Malformedf("payload.mounts: the engine of this worker pool has no caches")
 	}
-	for i, l := range p.leases {
-		m := p.mounts[i]
-		if err := attacher.AttachVolume(m.Directory, l.Volume(), false); err != nil {
-			return fmt.Errorf("mount cache %s at %s: %w", m.CacheName, m.Directory, err)
+	for _, h := range p.held {
+		if err := attacher.AttachVolume(h.mount.Directory, h.lease.Volume(), false); err != nil {
+			return fmt.Errorf("mount cache %s at %s: %w", h.mount.CacheName, h.mount.Directory, err)
 		}
 	}
 	p.started = true
 	return nil
+}
+
+// Resumed implements plugin.Resumer. A cache that the store has lost is no reason
+// to end the task, which has it still.
+func (p *taskPlugin) Resumed(ctx context.Context, _ engine.Sandbox, _ time.Time) error {
+	p.started = true
+	for _, m := range p.mounts {
+		l, err := p.adopt(ctx, m.CacheName)
+		if errors.Is(err, fs.ErrNotExist) {
+			p.t.Log.Warnf("[mounts] Cache %s is going to be lost: the worker was started again, and knows it no more", m.CacheName)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("take over cache %s: %w", m.CacheName, err)
+		}
+		p.held = append(p.held, held{m, l})
+	}
+	return nil
+}
+
+// adopt takes over the lease that an earlier process had for the task.
+func (p *taskPlugin) adopt(ctx context.Context, name string) (cache.Lease, error) {
+	for volume, cacheName := range p.t.Held {
+		if cacheName == name {
+			return p.p.store.Adopt(ctx, volume)
+		}
+	}
+	return nil, fs.ErrNotExist
 }
 
 // Stopped implements plugin.Stopper. What the worker killed was in the middle of
@@ -189,11 +236,11 @@ func (p *taskPlugin) Stopped(_ context.Context, r engine.ResultSet) error {
 	p.keep = !result.Killed && !result.OOM && !slices.Contains(p.spoil, float64(result.ExitCode)) &&
 		(!result.Interrupted || result.ExitCode == 0)
 	p.judged = true
-	for _, m := range p.mounts[:len(p.leases)] {
+	for _, h := range p.held {
 		if p.keep {
-			p.t.Log.Infof("[mounts] Preserving cache: Moving %s to cache %s", m.Directory, m.CacheName)
+			p.t.Log.Infof("[mounts] Preserving cache: Moving %s to cache %s", h.mount.Directory, h.mount.CacheName)
 		} else {
-			p.t.Log.Infof("[mounts] Removing cache %s from cache table", m.CacheName)
+			p.t.Log.Infof("[mounts] Removing cache %s from cache table", h.mount.CacheName)
 		}
 	}
 	return nil
@@ -212,11 +259,11 @@ func (p *taskPlugin) Salvage(ctx context.Context, why run.Reason, r engine.Resul
 // Close implements plugin.TaskPlugin.
 func (p *taskPlugin) Close() error {
 	var errs []error
-	for _, l := range p.leases {
+	for _, h := range p.held {
 		if p.keep || !p.started {
-			errs = append(errs, l.Keep())
+			errs = append(errs, h.lease.Keep())
 		} else {
-			errs = append(errs, l.Discard())
+			errs = append(errs, h.lease.Discard())
 		}
 	}
 	return errors.Join(errs...)

@@ -147,6 +147,70 @@ func TestCachesOfATaskThatNeverEndedAreDiscarded(t *testing.T) {
 	}
 }
 
+func TestCachesOfATaskThatOutlivesTheWorker(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		title   string
+		held    bool // the next process knows of the lease
+		resumed bool
+		keep    bool
+		log     string
+	}{
+		{"that goes on with it", true, true, true, "[mounts] Preserving cache: Moving dir to cache c"},
+		{"that has lost the lease", false, true, false, "Cache c is going to be lost"},
+		{"that cannot go on with it", true, false, false, ""},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			t.Parallel()
+			store := new(cachetest.Memory)
+			killed, err := plugintest.Start(caches.New(caches.Config{}, store, new(purges)), plugintest.Setup{Payload: one})
+			if err := errors.Join(err, killed.Prepare(t.Context()), killed.BuildSandbox(t.Context()), killed.Started(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			if len(killed.Held) != 1 {
+				t.Fatalf("the next process knows of %v", killed.Held)
+			}
+			p := caches.New(caches.Config{}, store.Restart(t), new(purges))
+			setup := plugintest.Setup{Payload: one}
+			if tt.held {
+				setup.Held = killed.Held
+			}
+			d, err := plugintest.Start(p, setup)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.resumed {
+				if err := d.Resumed(t.Context(), time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Another task gets a copy of its own meanwhile.
+			if l, err := store.Acquire(t.Context(), "c"); err != nil || !l.Fresh() {
+				t.Errorf("the cache of the task is taken from it: %v", err)
+			} else if err := l.Discard(); err != nil {
+				t.Error(err)
+			}
+			if err := p.Settled(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if tt.resumed {
+				if err := d.Stopped(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+			if !strings.Contains(d.Log(), tt.log) {
+				t.Errorf("the log lacks %q:\n%s", tt.log, d.Log())
+			}
+			if l, err := store.Acquire(t.Context(), "c"); err != nil || l.Fresh() == tt.keep {
+				t.Errorf("kept: %t, want %t; %v", !l.Fresh(), tt.keep, err)
+			}
+		})
+	}
+}
+
 func TestPurgeRequestsAreHonoredBeforeATask(t *testing.T) {
 	t.Parallel()
 	store, asked := new(cachetest.Memory), new(purges)

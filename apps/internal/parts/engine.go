@@ -55,16 +55,7 @@ func NewCaches(ctx context.Context, c section.Linux, h Hooks, e engine.Engine, l
 	if !ok || !c.Caches.Enabled {
 		return nil, func() {}, nil
 	}
-	s, shut, err := diskcache.New(ctx, diskcache.Config{File: c.Caches.Table, Temporary: h.Temporary}, volumes, log)
-	if err != nil {
-		return nil, nil, err
-	}
-	// Sandboxes end with their worker, and so do leases.
-	if err := s.Abandon(ctx); err != nil {
-		shut()
-		return nil, nil, fmt.Errorf("discard caches of killed tasks: %w", err)
-	}
-	return s, shut, nil
+	return diskcache.New(ctx, diskcache.Config{File: c.Caches.Table, Temporary: h.Temporary}, volumes, log)
 }
 
 // NoCaches is the store of a worker that runs nothing.

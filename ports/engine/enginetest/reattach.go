@@ -252,6 +252,10 @@ func keepsResult(ctx context.Context, tb testing.TB, h Harness) error {
 		return err
 	}
 	for i := range 2 {
+		// It comes too late, however long the process was away.
+		if err := s.sandbox.Kill(ctx); err != nil {
+			return fmt.Errorf("Kill: %w", err)
+		}
 		r, err := s.sandbox.Wait(ctx)
 		if err != nil {
 			return fmt.Errorf("Wait: %w", err)

@@ -45,12 +45,24 @@ type strange struct {
 	abort   bool
 	code    bool
 	started bool
+	late    bool // a Kill counts though it comes too late
+	killed  bool
+}
+
+func (s *strange) Kill(ctx context.Context) error {
+	s.killed = true
+	return s.Reattached.Kill(ctx)
 }
 
 func (s *strange) Wait(ctx context.Context) (engine.ResultSet, error) {
 	r, err := s.Reattached.Wait(ctx)
-	if err == nil && s.code {
-		return &strangeResultSet{r}, nil
+	switch {
+	case err == nil && s.code:
+		return &strangeResultSet{r, engine.Result{Success: true, Wall: 1}}, nil
+	case err == nil && s.late && s.killed:
+		result := r.Result()
+		result.Killed = true
+		return &strangeResultSet{r, result}, nil
 	}
 	return r, err
 }
@@ -69,9 +81,12 @@ func (s *strange) Started() time.Time {
 	return s.Reattached.Started()
 }
 
-type strangeResultSet struct{ engine.ResultSet }
+type strangeResultSet struct {
+	engine.ResultSet
+	result engine.Result
+}
 
-func (*strangeResultSet) Result() engine.Result { return engine.Result{Success: true, Wall: 1} }
+func (s *strangeResultSet) Result() engine.Result { return s.result }
 
 // reattachDefects are what the checks of reattachment should catch.
 func reattachDefects() map[string][]func(*broken) {
@@ -116,7 +131,7 @@ func reattachDefects() map[string][]func(*broken) {
 			from(func(p tasklog.Position) tasklog.Position { return p + 1 }),
 			from(func(p tasklog.Position) tasklog.Position { return max(0, p-1) }),
 		},
-		"KeepsResultForNextProcess": {as(strange{code: true}), beginning},
+		"KeepsResultForNextProcess": {as(strange{code: true}), as(strange{late: true}), beginning},
 		"AbortsWhatItReattached": {
 			as(strange{abort: true}),
 			func(b *broken) { b.undead = true },

@@ -31,6 +31,9 @@ type Setup struct {
 	Files      fs.FS           // what the sandbox leaves; an empty Dir if nil
 	Dir        string          // the task's working directory in Files; Dir if empty
 	Denied     []task.Scopes   // sets of scopes that the task does not have
+
+	// Held is what an earlier process has held for the run: caches by volume.
+	Held map[string]string
 }
 
 // Dir is where tasks work unless a Setup says otherwise.
@@ -61,6 +64,7 @@ type Drive struct {
 	Builder    *Builder
 	Sandbox    *Sandbox
 	ResultSet  *ResultSet
+	Held       map[string]string // caches by volume
 
 	recorder  tasklogtest.Memory
 	recording tasklog.Recording
@@ -88,6 +92,7 @@ func Start(p plugin.Plugin, s Setup) (*Drive, error) {
 		Builder:   &Builder{Env: map[string]string{}, Volumes: map[string]engine.Volume{}},
 		Sandbox:   &Sandbox{killed: make(chan struct{})},
 		ResultSet: &ResultSet{Outcome: s.Result, Files: s.Files, WorkDir: s.Dir},
+		Held:      map[string]string{},
 	}
 	recording, err := d.recorder.Record(Run)
 	if err != nil {
@@ -103,6 +108,8 @@ func Start(p plugin.Plugin, s Setup) (*Drive, error) {
 		Artifacts:   d.Artifacts,
 		Log:         tasklog.New(recording),
 		Authorize:   authorize(s.Denied),
+		Hold:        func(volumeID, cache string) { d.Held[volumeID] = cache },
+		Held:        s.Held,
 	})
 	return d, err
 }
@@ -156,6 +163,14 @@ func (d *Drive) BuildSandbox(ctx context.Context) error {
 func (d *Drive) Started(ctx context.Context) error {
 	if p, ok := d.TaskPlugin.(plugin.Starter); ok {
 		return p.Started(ctx, d.Sandbox)
+	}
+	return nil
+}
+
+// Resumed passes d.Sandbox.
+func (d *Drive) Resumed(ctx context.Context, started time.Time) error {
+	if p, ok := d.TaskPlugin.(plugin.Resumer); ok {
+		return p.Resumed(ctx, d.Sandbox, started)
 	}
 	return nil
 }

@@ -58,6 +58,7 @@ var checks = []struct {
 	{"LivesThroughARun", livesThroughARun},
 	{"SalvagesOfNothing", salvagesOfNothing},
 	{"SalvagesAfterInterruption", salvagesAfterInterruption},
+	{"LivesThroughARunThatIsResumed", livesThroughResumption},
 	{"StopsWithContext", stopsWithContext},
 	{"ReservesTheSameNames", reservesTheSameNames},
 	{"KeepsRunsApart", keepsRunsApart},
@@ -125,6 +126,29 @@ func salvagesAfterInterruption(ctx context.Context, s Subject) error {
 		}
 	}
 	return nil
+}
+
+// A process that is killed while the task runs is followed by one that knows of
+// the run what was noted, and nothing else. The first one is closed in the end,
+// as there is but one process here.
+func livesThroughResumption(ctx context.Context, s Subject) error {
+	killed, err := s.start()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(killed.Prepare(ctx), killed.BuildSandbox(ctx), killed.Started(ctx)); err != nil {
+		return err
+	}
+	d, err := Start(s.Plugin, Setup{Payload: s.Payload, Held: killed.Held})
+	if err != nil {
+		return err
+	}
+	why := run.Resolution{Outcome: run.Completed}
+	err = errors.Join(d.Resumed(ctx, time.Now()), d.Stopped(ctx), d.Finished(ctx, why), d.Close())
+	if err != nil {
+		return fmt.Errorf("a run that is resumed: %w\n%s", err, d.Log())
+	}
+	return killed.Close()
 }
 
 // Hooks may do what they do at once, whatever the context, but must not wait.

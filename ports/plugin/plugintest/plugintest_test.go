@@ -26,7 +26,8 @@ type greeter struct{ defects }
 
 type defects struct {
 	name, schema                                     string
-	closeErr, runErr, salvageErr, interruptErr       error
+	closeErr, runErr, salvageErr                     error
+	interruptErr, resumeErr                          error
 	hang, shared, leak, rename, doubled, refuseValid bool
 	count                                            *atomic.Int64
 	quit                                             chan struct{}
@@ -101,6 +102,8 @@ func (p *greeterTask) Started(_ context.Context, s engine.Sandbox) error {
 	}
 	return nil
 }
+
+func (p *greeterTask) Resumed(context.Context, engine.Sandbox, time.Time) error { return p.resumeErr }
 
 func (p *greeterTask) Stopped(ctx context.Context, _ engine.ResultSet) error {
 	name := "greeting"
@@ -181,14 +184,15 @@ func TestChecks(t *testing.T) {
 		"SchemaAcceptsThePayload": {
 			{schema: `{"title": "refuse all"}`}, {schema: `{"title": "refuse compilation"}`},
 		},
-		"NeedsNoHookBeforeClose":    {{closeErr: broken}, {refuseValid: true}},
-		"LivesThroughARun":          {{runErr: broken}, {closeErr: broken}},
-		"SalvagesOfNothing":         {{salvageErr: broken}, {refuseValid: true}},
-		"SalvagesAfterInterruption": {{salvageErr: broken}, {interruptErr: broken}, {closeErr: broken}, {refuseValid: true}},
-		"StopsWithContext":          {{closeErr: broken}, {refuseValid: true}, {hang: true, quit: quit}},
-		"ReservesTheSameNames":      {{rename: true}, {doubled: true}, {refuseValid: true}, {closeErr: broken}},
-		"KeepsRunsApart":            {{shared: true}, {runErr: broken}},
-		"LeavesNoGoroutines":        {{leak: true, quit: quit}, {runErr: broken}},
+		"NeedsNoHookBeforeClose":        {{closeErr: broken}, {refuseValid: true}},
+		"LivesThroughARun":              {{runErr: broken}, {closeErr: broken}},
+		"SalvagesOfNothing":             {{salvageErr: broken}, {refuseValid: true}},
+		"SalvagesAfterInterruption":     {{salvageErr: broken}, {interruptErr: broken}, {closeErr: broken}, {refuseValid: true}},
+		"LivesThroughARunThatIsResumed": {{resumeErr: broken}, {runErr: broken}, {refuseValid: true}},
+		"StopsWithContext":              {{closeErr: broken}, {refuseValid: true}, {hang: true, quit: quit}},
+		"ReservesTheSameNames":          {{rename: true}, {doubled: true}, {refuseValid: true}, {closeErr: broken}},
+		"KeepsRunsApart":                {{shared: true}, {runErr: broken}},
+		"LeavesNoGoroutines":            {{leak: true, quit: quit}, {runErr: broken}},
 	}
 	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
