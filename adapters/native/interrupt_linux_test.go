@@ -48,6 +48,25 @@ func TestKillAfterAnInterruptionLeavesNoMoreTime(t *testing.T) {
 	}
 }
 
+// Directories are used again.
+func TestNextTaskIsNotToldWhatTheLastWas(t *testing.T) {
+	e := open(t, Config{Warm: 1})
+	for range 3 {
+		log := &safeBuffer{}
+		s := start(t, e, log, []string{"sh", "-c", heed})
+		log.await(t, "heeding")
+		if err := s.(engine.Interrupter).Interrupt(t.Context(), stopping()); err != nil {
+			t.Error(err)
+		}
+		if err := wait(t, s).Close(); err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(log.String(), "heeding again") {
+			t.Errorf("the interruption file was there before the interruption:\n%s", log)
+		}
+	}
+}
+
 func TestInterruptionFileIsTheWorkers(t *testing.T) {
 	const script = `d=$(dirname "$TASKCLUSTER_INTERRUPTION_FILE")
 if touch "$d/x" || touch "$TASKCLUSTER_INTERRUPTION_FILE" || mv "$d" "$d.old"; then echo forg''ed; fi`

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	tcclient "github.com/taskcluster/taskcluster/v44/clients/client-go"
+	"github.com/taskcluster/taskcluster/v44/clients/client-go/tcqueue"
+
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/client"
@@ -102,11 +105,43 @@ func TestTerminate(t *testing.T) {
 func TestTerminateWithDocker(t *testing.T) {
 	withDocker(t, func(t *testing.T) {
 		t.Helper()
-		b := newBench(t, "engine: docker\ndocker: {host: '"+daemon.Host()+"', egress: none, pull: missing}", devqueue.Config{})
+		b := newBench(t, "engine: docker\ndocker: {host: '"+daemon.Host()+"', egress: none, pull: missing}\nworker: {pollInterval: 200ms}", devqueue.Config{})
 		for i, tt := range terminations {
 			t.Run(tt.name, func(t *testing.T) { tt.test(t, b, "docker", i) })
 		}
+		t.Run("a task that is canceled", func(t *testing.T) {
+			id := b.create(t, "payload: {image: '"+dockertest.Image+"', maxRunTime: 60, command: [[sh, -c, 'setsid sleep 3600.5 & exec sleep 3600.5']]}")
+			b.cancelRunning(t, id, "3600.5")
+		})
 	})
+}
+
+// A worker that waits for tasks, with a call for some in flight, ends at once.
+func TestTerminateWhileACallForWorkIsInFlight(t *testing.T) {
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	creds := b.server.Credentials()
+	q := tcqueue.New(&tcclient.Credentials{ClientID: creds.ClientID, AccessToken: creds.AccessToken}, b.server.RootURL())
+	_, dir := testConfig(t, "{}")
+	_, at := testConfig(t, settingsIn(dir, "proj-test/idle", "capacity: 1"))
+	p := startProgram(t, b, "start", "--config", filepath.Join(at, "worker.yml"))
+	eventually(t, "the call", func() bool {
+		_, err := q.GetWorker("proj-test", "idle", "g", "w")
+		return err == nil
+	})
+	begin := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil || time.Since(begin) > 10*time.Second {
+		t.Errorf("worker exits after %v with %v; its log:\n%s", time.Since(begin), err, p.stderr)
+	}
+}
+
+// settingsIn returns the configuration of a worker that has all it keeps in a
+// directory.
+func settingsIn(dir, pool, worker string) string {
+	return "worker: {pool: " + pool + ", group: g, id: w, " + worker + "}\nstate: " + filepath.Join(dir, "state") +
+		"\nnative: {dir: " + filepath.Join(dir, "native") + "}\ncaches: {table: " + filepath.Join(dir, "caches.json") + "}\n"
 }
 
 // test runs the worker with an engine, on the queue of a bench.
@@ -114,9 +149,7 @@ func (tt terminating) test(t *testing.T, b *bench, engine string, index int) {
 	t.Helper()
 	pool := "proj-test/" + engine + string(rune('a'+index))
 	_, dir := testConfig(t, "{}")
-	state := filepath.Join(dir, "state")
-	configuration := "worker: {pool: " + pool + ", group: g, id: w, " + tt.worker + "}\nstate: " + state +
-		"\nnative: {dir: " + filepath.Join(dir, "native") + "}\ncaches: {table: " + filepath.Join(dir, "caches.json") + "}\n"
+	configuration := settingsIn(dir, pool, tt.worker)
 	payload := "maxRunTime: 600, command: [[/bin/sh, -c, '" + tt.script + "']], " + tt.payload
 	if engine == "docker" {
 		configuration += "engine: docker\ndocker: {host: '" + daemon.Host() + "', egress: none, pull: missing, minFree: 1MiB}\n"
@@ -129,7 +162,7 @@ func (tt terminating) test(t *testing.T, b *bench, engine string, index int) {
 	p := start()
 	id := b.create(t, "taskQueueId: "+pool+"\nretries: 1\npayload: {"+payload+"}")
 	eventually(t, "the task's progress", func() bool {
-		return prints(t, filepath.Join(state, "logs"), cmp.Or(tt.ready, "ready\n"))
+		return prints(t, filepath.Join(dir, "state", "logs"), cmp.Or(tt.ready, "ready\n"))
 	})
 
 	begin := time.Now()
