@@ -25,6 +25,7 @@ type terminating struct {
 	worker  string // settings of the worker, in braces of YAML
 	script  string // in a shell; it has no single quotes
 	payload string // properties besides, in braces of YAML
+	scopes  string // of the task
 	ready   string // what its log has when it is time; a line of the script if empty
 	signal  syscall.Signal
 
@@ -91,6 +92,37 @@ var terminations = []terminating{ //nolint:gochecknoglobals // a table
 	},
 }
 
+// cacheTerminations are what must hold where there are caches: the next run
+// completes if it finds what it should of the run that was interrupted.
+var cacheTerminations = []terminating{ //nolint:gochecknoglobals // a table
+	{
+		name:   "a task that leaves its cache in order",
+		worker: "shutdownGrace: 20s",
+		script: `[ $RUN_ID = 0 ] || exec test -e /cache/file; ` +
+			`trap "exit 0" TERM; touch /cache/file; echo re""ady; while :; do sleep 0.05; done`,
+		payload: `mounts: [{cacheName: good, directory: /cache}]`,
+		scopes:  "generic-worker:cache:good",
+		signal:  syscall.SIGTERM,
+		state:   "pending", reason: "worker-shutdown",
+		exited: 10 * time.Second,
+		log:    []string{"Preserving cache: Moving /cache to cache good"},
+		next:   "completed",
+	},
+	{
+		name:   "a task that is killed with its cache",
+		worker: "shutdownGrace: 20s, taskGrace: 0s",
+		script: `[ $RUN_ID = 0 ] || exec test ! -e /cache/file; ` +
+			`trap "" TERM; touch /cache/file; echo re""ady; while :; do sleep 0.05; done`,
+		payload: `mounts: [{cacheName: bad, directory: /cache}]`,
+		scopes:  "generic-worker:cache:bad",
+		signal:  syscall.SIGTERM,
+		state:   "pending", reason: "worker-shutdown",
+		exited: 10 * time.Second,
+		log:    []string{"Removing cache bad from cache table"},
+		next:   "completed",
+	},
+}
+
 // SIGTERM in the middle of a task: worker-shutdown is on the queue within a
 // second, the next run can start, what the task wants is saved, and the process
 // ends in time, having left nothing behind.
@@ -106,7 +138,7 @@ func TestTerminateWithDocker(t *testing.T) {
 	withDocker(t, func(t *testing.T) {
 		t.Helper()
 		b := newBench(t, "engine: docker\ndocker: {host: '"+daemon.Host()+"', egress: none, pull: missing}\nworker: {pollInterval: 200ms}", devqueue.Config{})
-		for i, tt := range terminations {
+		for i, tt := range append(slices.Clone(terminations), cacheTerminations...) {
 			t.Run(tt.name, func(t *testing.T) { tt.test(t, b, "docker", i) })
 		}
 		t.Run("a task that is canceled", func(t *testing.T) {
@@ -160,7 +192,7 @@ func (tt terminating) test(t *testing.T, b *bench, engine string, index int) {
 		return startProgram(t, b, "start", "--config", filepath.Join(dir, "worker.yml"))
 	}
 	p := start()
-	id := b.create(t, "taskQueueId: "+pool+"\nretries: 1\npayload: {"+payload+"}")
+	id := b.create(t, "taskQueueId: "+pool+"\nretries: 1\nscopes: ["+tt.scopes+"]\npayload: {"+payload+"}")
 	eventually(t, "the task's progress", func() bool {
 		return prints(t, filepath.Join(dir, "state", "logs"), cmp.Or(tt.ready, "ready\n"))
 	})
