@@ -10,6 +10,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TOOLS := $(addprefix $(BIN)/tools/,golangci-lint wire)
 PEERS := $(addprefix $(BIN)/peers/,generic-worker livelog start-worker taskcluster taskcluster-proxy websocktunnel)
 OTEL  := $(BIN)/peers/otelcol
+EC2   := $(BIN)/peers/ec2-metadata-mock
 
 # Every module of the workspace, the root first.
 MODULES = $(shell go list -m -f '{{.Dir}}')
@@ -107,7 +108,7 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME.
 tools: $(TOOLS) ## Build the tools: golangci-lint and wire.
 
 .PHONY: peers
-peers: $(PEERS) $(OTEL) ## Build the other programs that tests run against.
+peers: $(PEERS) $(OTEL) $(EC2) ## Build the other programs that tests run against.
 
 .PHONY: collector
 collector: $(OTEL) ## Build the OpenTelemetry collector that tests send to.
@@ -126,6 +127,10 @@ $(PEERS) &: build/peers/go.mod build/peers/go.sum
 
 $(OTEL): build/otelcol/go.mod build/otelcol/go.sum build/otelcol/main.go
 	GOWORK=off go build -C build/otelcol -trimpath -buildvcs=false -o $@ .
+	touch $@
+
+$(EC2): build/ec2mock/go.mod build/ec2mock/go.sum
+	GOWORK=off go build -C build/ec2mock -trimpath -buildvcs=false -o $@ github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock
 	touch $@
 
 .PHONY: clean
