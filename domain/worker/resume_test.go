@@ -150,6 +150,22 @@ func TestWorkerMakesWayForTheNext(t *testing.T) {
 	})
 }
 
+// Whoever runs the worker must not take the machine away from the next process.
+func TestWorkerWithoutRunsMakesWay(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		w, err := worker.New(f.cfg, f.deps)
+		if err != nil {
+			f.Fatal(err)
+		}
+		go func() { f.done <- w.Run(f.Context()) }()
+		f.sleep(time.Minute)
+		w.MakeWay()
+		if err := <-f.done; !errors.Is(err, worker.ErrLeft) {
+			f.Errorf("the worker ended with %v", err)
+		}
+	})
+}
+
 func TestJournalHasTheLeaseOfARun(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		j := new(journaltest.Memory)

@@ -159,8 +159,8 @@ func (w *Worker) MakeWay() { w.leave() }
 // until an interruption, and returns once every run is disposed of. Canceling
 // ctx is an interruption that leaves no time. It must be called once.
 //
-// Errors: ErrUnhealthy; ErrLeft, after MakeWay, with runs that the process must
-// end in the middle of.
+// Errors: ErrUnhealthy; ErrLeft, after MakeWay, maybe with runs that the process
+// must end in the middle of.
 func (w *Worker) Run(ctx context.Context) error {
 	defer w.leave()
 	w.drain = newDrain(w.cfg.Lead, w.cfg.Grace, w.deps.Log)
@@ -177,6 +177,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	w.settling.Wait()
 	w.drain.close()
+	if w.stay.Err() != nil {
+		return ErrLeft
+	}
 	if w.health.sick() {
 		return ErrUnhealthy
 	}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/ec2"
+	"github.com/taskcluster/taskcluster-worker/adapters/hostpower"
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+)
+
+// interrupts are where notices come from. Signals are heeded first.
+func interrupts(s *signals.Source, i *ec2.Interruptions, l parts.Lifecycle, j joined) []interrupt.Source {
+	return slices.Concat([]interrupt.Source{s, j.Identity}, i.Sources(), l)
+}
+
+// interruptionConfig says which announcements of the instance's end are heeded.
+func interruptionConfig(c lifecycleConfig) ec2.InterruptionConfig {
+	return ec2.InterruptionConfig{Rebalance: c.Rebalance, ScaleIn: c.ScaleIn}
+}
+
+// newHost returns the instance, or nil if it stays.
+func newHost(c lifecycleConfig) (interrupt.Host, error) {
+	if c.AtEnd != endPowerOff {
+		return nil, nil //nolint:nilnil // no host is what an assembly understands
+	}
+	return hostpower.New(hostpower.Config{Action: hostpower.PowerOff})
+}
+
+// newIdentity returns who the worker is.
+func newIdentity(c lifecycleConfig, j joined) identity.Provider {
+	if c.AtEnd == endExit {
+		return staying{j.Identity}
+	}
+	return j.Identity
+}
+
+// staying is the identity of a worker whose instance stays, for which it will be
+// started again.
+type staying struct{ identity.Provider }
+
+// Remove implements identity.Provider.
+func (staying) Remove(context.Context) error { return errors.ErrUnsupported }
