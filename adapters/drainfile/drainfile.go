@@ -47,14 +47,11 @@ type Source struct {
 
 var _ interrupt.Source = (*Source)(nil)
 
-// New returns the source, and makes the directory if there is none.
-func New(cfg Config, log *slog.Logger) (*Source, error) {
+// New returns the source. The directory may be made later.
+func New(cfg Config, log *slog.Logger) *Source {
 	cfg.Every = cmp.Or(cfg.Every, time.Second)
 	cfg.Grace = cmp.Or(cfg.Grace, 30*time.Second)
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("drain file: %w", err)
-	}
-	return &Source{cfg, log}, nil
+	return &Source{cfg, log}
 }
 
 // Wait implements interrupt.Source.

@@ -19,11 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newSource(tb testing.TB) *Source {
 	tb.Helper()
-	s, err := New(Config{Dir: filepath.Join(tb.TempDir(), "state"), Every: 5 * time.Millisecond}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return s
+	return New(Config{Dir: tb.TempDir(), Every: 5 * time.Millisecond}, slog.New(slog.DiscardHandler))
 }
 
 func (s *Source) put(tb testing.TB, content string) {
@@ -88,6 +84,23 @@ func TestDirectoryInPlaceOfTheFileIsHeeded(t *testing.T) {
 	}
 	if n, err := s.Wait(t.Context()); err != nil || n.Cause != "drain file" {
 		t.Errorf("notice %+v, %v", n, err)
+	}
+}
+
+func TestWaitsForTheDirectory(t *testing.T) {
+	s := newSource(t)
+	s.cfg.Dir = filepath.Join(s.cfg.Dir, "later")
+	waited := make(chan error, 1)
+	go func() {
+		_, err := s.Wait(t.Context())
+		waited <- err
+	}()
+	if err := os.Mkdir(s.cfg.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.put(t, finish)
+	if err := <-waited; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -5,8 +5,11 @@ package pressure
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,7 +20,7 @@ import (
 // Config says what is too little. Durations that are zero get the default that
 // is given with them.
 type Config struct {
-	Dirs   []string // on whose file systems there has to be space
+	Dirs   []string // on whose file systems there has to be space; their parents count where they do not exist yet
 	Disk   int64    // bytes; none is too little if zero
 	Memory int64    // bytes, counting what the system can free at once; none is too little if zero
 
@@ -53,7 +56,7 @@ func New(cfg Config, log *slog.Logger) (*Source, error) {
 	s := &Source{cfg: cfg, log: log}
 	if cfg.Disk > 0 {
 		for _, dir := range cfg.Dirs {
-			s.resources = append(s.resources, &resource{name: "disk space at " + dir, least: cfg.Disk, free: func() (int64, error) { return freeDisk(dir) }})
+			s.resources = append(s.resources, &resource{name: "disk space at " + dir, least: cfg.Disk, free: func() (int64, error) { return freeAt(dir) }})
 		}
 	}
 	if cfg.Memory > 0 {
@@ -97,6 +100,18 @@ func (s *Source) measure(ctx context.Context) (cause string, found bool) {
 		}
 	}
 	return "", false
+}
+
+// freeAt returns what is free at a directory, or where it will be made.
+func freeAt(dir string) (int64, error) {
+	for {
+		free, err := freeDisk(dir)
+		parent := filepath.Dir(dir)
+		if !errors.Is(err, fs.ErrNotExist) || parent == dir {
+			return free, err
+		}
+		dir = parent
+	}
 }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }

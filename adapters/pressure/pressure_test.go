@@ -136,10 +136,20 @@ func TestMeasuresThisHost(t *testing.T) {
 	}
 }
 
+func TestMeasuresWhereADirectoryWillBe(t *testing.T) {
+	if _, err := New(Config{Dirs: []string{filepath.Join(t.TempDir(), "not", "yet")}, Disk: 1}, slog.New(slog.DiscardHandler)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNewNamesWhatCannotBeMeasured(t *testing.T) {
-	nowhere := filepath.Join(t.TempDir(), "nowhere")
-	_, err := New(Config{Dirs: []string{nowhere}, Disk: 1}, slog.New(slog.DiscardHandler))
-	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), nowhere) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inside := filepath.Join(file, "directory")
+	_, err := New(Config{Dirs: []string{inside}, Disk: 1}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), inside) {
 		t.Errorf("returned %v", err)
 	}
 }

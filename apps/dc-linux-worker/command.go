@@ -43,6 +43,7 @@ func rootCommand(s command.Streams) *cobra.Command {
 		runCommand(s),
 		devCommand(s),
 		startCommand(s),
+		drainCommand(s),
 		subcommand.PayloadSchema(app, payloads, s),
 		command.Config(app, settings(), loadValues, s),
 		command.Version(app, version, s),

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
@@ -25,14 +26,45 @@ const needStart = "start"
 //
 // Errors: setting.Problems, with all that is wrong.
 func loadConfig(file string, environ []string, need string, defaults map[string]string) (loaded, error) {
+	return loadFrom(setting.Sources{File: file, Environ: environ}, need, defaults)
+}
+
+// loadFrom reads the configuration from any sources, as loadConfig does.
+func loadFrom(from setting.Sources, need string, defaults map[string]string) (loaded, error) {
 	table := settings()
-	values, err := table.Load(file, environ, need, section.Defaults(app), map[string]string{"worker.id": hostID()}, defaults)
+	values, err := table.LoadFrom(from, need, section.Defaults(app), map[string]string{"worker.id": hostID()}, defaults)
 	if err != nil {
 		return loaded{}, err
 	}
 	l := loaded{values: values}
 	return l, section.Fill(&l.config, table, values)
 }
+
+// loadPool reads the configuration again, with what the pool configures.
+func loadPool(from setting.Sources, pool []setting.Document) (loaded, error) {
+	from.Documents = slices.Concat(from.Documents, pool)
+	l, err := loadFrom(from, "", nil)
+	if err != nil {
+		return l, err
+	}
+	var problems setting.Problems
+	for path, value := range l.values {
+		for _, d := range pool {
+			if value.Origin == d.Name && slices.ContainsFunc(ofTheMachine, func(s string) bool { return strings.HasPrefix(path+".", s) }) {
+				problems = append(problems, setting.Problem{Where: d.Name, Path: path, Message: "has to be set on the machine, which needs it before it asks its pool"})
+			}
+		}
+	}
+	if len(problems) > 0 {
+		slices.SortFunc(problems, func(a, b setting.Problem) int { return strings.Compare(a.Path, b.Path) })
+		return loaded{}, problems
+	}
+	return l, nil
+}
+
+// ofTheMachine are the settings that a worker needs before it knows what its
+// pool configures, and sections of such.
+var ofTheMachine = []string{"rootURL.", "credentials.", "provider.", "worker.pool.", "worker.group.", "worker.id.", "state.", "native.dir."}
 
 // isDefault reports whether nobody has set what is at a path.
 func (l *loaded) isDefault(path string) bool { return l.values[path].Origin == setting.OriginDefault }

@@ -55,7 +55,9 @@ func TestLoadConfig(t *testing.T) {
 	content := `
 rootURL: https://tc.example.com
 credentials: {clientID: me, accessToken: secret, certificate: '{"a": 1}'}
+provider: {type: static, id: s, secret: a_secret_of_44_characters_as_is_due_00000000}
 worker: {pool: a/b, group: g, id: w, capacity: 3, maxTaskRunTime: 90m, location: '{}', instanceType: m5}
+lifecycle: {maxIdle: 5m, maxTasks: 7, maxLife: 48h, minDisk: 1GiB, atEnd: powerOff, preemption: google}
 state: /srv/state
 native:
   dir: /srv/tasks
@@ -81,6 +83,11 @@ log: {format: text, level: debug}
 	want := config{
 		RootURL:     "https://tc.example.com",
 		Credentials: credentialsConfig{ClientID: "you", AccessToken: "secret", Certificate: `{"a": 1}`},
+		Provider:    providerConfig{Type: "static", ID: "s", Secret: staticSecret},
+		Lifecycle: lifecycleConfig{
+			Lifecycle: section.Lifecycle{MaxIdle: 5 * time.Minute, MaxTasks: 7, MaxLife: 48 * time.Hour, MinDisk: 1 << 30, AskManager: time.Minute, DrainInterval: time.Second},
+			AtEnd:     "powerOff", Preemption: "google",
+		},
 		Worker: workerConfig{
 			Pool: "a/b", Group: "g", ID: "w", Location: "{}", InstanceType: "m5",
 			Worker: section.Worker{

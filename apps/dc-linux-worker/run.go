@@ -28,6 +28,8 @@ type runOptions struct {
 	config    string
 	artifacts string // directory; empty to store none
 	json      bool
+
+	runner bool // start-worker has started a worker
 }
 
 func runCommand(s command.Streams) *cobra.Command {
@@ -42,23 +44,33 @@ output as it is written.
 
 It exits with code 0 if the task completed, 1 if it failed, 2 if it ended with an
 exception or could not be run, and 64 if the command line, the file or the
-configuration is wrong. An interrupt ends the task.`,
+configuration is wrong. An interrupt ends the task.
+
+Taskcluster's start-worker starts workers by "run" with --with-worker-runner and no
+TASK: that is the same as "start" with --with-worker-runner.`,
 		Example: `  dc-linux-worker run task.yml
   dc-linux-worker run task.yml --artifacts out --json 2>task.log
   echo '{command: [[/bin/date]], maxRunTime: 60}' | dc-linux-worker run -`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
+			if o.runner && len(args) == 0 {
+				return nil
+			}
+			if len(args) != 1 || o.runner {
 				return fmt.Errorf("expected one TASK, a file or - for standard input, got %d arguments", len(args))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.runner {
+				return start(cmd.Context(), startOptions{o.config, true}, s)
+			}
 			o.task = args[0]
 			return run(cmd.Context(), o, s)
 		},
 	}
 	command.ConfigFlag(cmd, &o.config)
 	cmd.Flags().StringVarP(&o.artifacts, "artifacts", "a", "", "store the task's artifacts in the directory `DIR`")
+	cmd.Flags().BoolVar(&o.runner, "with-worker-runner", false, `be a worker that start-worker starts, as by "start"`)
 	cmd.Flags().BoolVar(&o.json, "json", false, "end with a line of JSON about the task on standard output; the log goes to standard error")
 	return cmd
 }

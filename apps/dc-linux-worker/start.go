@@ -9,68 +9,115 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/adapters/workerrunner"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
-	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
-	"github.com/taskcluster/taskcluster-worker/ports/identity"
-	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
 
+// startOptions are the flags of "start".
+type startOptions struct {
+	config string
+	runner bool // start-worker has started the worker
+}
+
 func startCommand(s command.Streams) *cobra.Command {
-	var file string
+	var o startOptions
 	cmd := &cobra.Command{
 		Use:   "start",
 		Short: "Work for a Taskcluster deployment",
 		Long: `Start claims tasks from the task queue of a worker pool and runs them, until it is
 told to stop. SIGTERM and SIGINT stop running tasks, which are reported as
-worker-shutdown; SIGUSR1 lets them finish.
+worker-shutdown; SIGUSR1 lets them finish, as "drain" does.
+
+With --with-worker-runner, the configuration is one that Taskcluster's
+start-worker wrote for generic-worker, and start-worker is spoken with on standard
+input and output.
 
 It exits with code 0 once it has stopped, 64 if the configuration is wrong, and 1
 if the deployment refuses the worker or the worker does not work.`,
 		Example: `  dc-linux-worker start --config /etc/dc-linux-worker.yml
   DC_LINUX_WORKER_WORKER_CAPACITY=8 dc-linux-worker start --config /etc/dc-linux-worker.yml`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := loadConfig(file, os.Environ(), needStart, nil)
-			if err != nil {
-				return err
-			}
-			if err := start(cmd.Context(), l.config, command.NewLog(l.Log.Format, l.Log.Level, s.Err)); err != nil {
-				return &command.Exit{Code: exitFailed, Err: err}
-			}
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return start(cmd.Context(), o, s) },
 	}
-	command.ConfigFlag(cmd, &file)
+	command.ConfigFlag(cmd, &o.config)
+	cmd.Flags().BoolVar(&o.runner, "with-worker-runner", false, "be a worker that start-worker starts")
 	return cmd
 }
 
-func start(ctx context.Context, cfg config, log *slog.Logger) error {
-	a, shut, err := composeWorker(ctx, cfg, configuredDeployment(cfg), parts.Hooks{State: cfg.StateDir()}, log)
+// start starts a worker and has it work. Problems of the configuration are
+// returned as they are.
+func start(ctx context.Context, o startOptions, s command.Streams) error {
+	from := setting.Sources{File: o.config, Environ: os.Environ()}
+	if o.runner {
+		var err error
+		if from, err = runnerSources(o.config, from.Environ); err != nil {
+			return err
+		}
+	}
+	l, err := loadFrom(from, needStart, nil)
 	if err != nil {
 		return err
 	}
-	return explain(a.Work(ctx, shut, log))
-}
-
-// configuredDeployment is what the configuration says.
-func configuredDeployment(c config) parts.Deployment {
-	w := c.Worker
-	return parts.Deployment{
-		RootURL:     c.RootURL,
-		Credentials: task.Credentials(c.Credentials),
-		Worker:      identity.Worker{Pool: w.Pool, Group: w.Group, ID: w.ID},
-		Machine:     parts.Machine{Location: w.Location, InstanceType: w.InstanceType, PublicIP: w.PublicIP},
+	err = joinAndWork(ctx, from, l, o, s)
+	if _, ok := errors.AsType[setting.Problems](err); ok || err == nil {
+		return err
 	}
+	return &command.Exit{Code: exitFailed, Err: explain(err)}
 }
 
-// interrupts are where notices come from.
-func interrupts(s *signals.Source) []interrupt.Source { return []interrupt.Source{s} }
+// joinAndWork has a worker become one of its pool, and work.
+func joinAndWork(ctx context.Context, from setting.Sources, l loaded, o startOptions, s command.Streams) error {
+	log := command.NewLog(l.Log.Format, l.Log.Level, s.Err)
+	j, leave, err := joinAs(ctx, l, o, s, log)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	l, err = configuredByPool(from, l, j)
+	var a *parts.Assembly
+	shut := func() {}
+	if err == nil {
+		log = command.NewLog(l.Log.Format, l.Log.Level, s.Err)
+		a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, parts.Hooks{State: l.StateDir()}, log)
+	}
+	if err != nil {
+		if j.Identity != nil {
+			parts.Report(ctx, j.Identity, err, log)
+		}
+		return err
+	}
+	return a.Work(ctx, shut, log)
+}
 
-// noHost says that the machine stays when the worker goes.
-func noHost() interrupt.Host { return nil }
+// joinAs has a worker become one of its pool, unless it is told to stop before
+// that.
+func joinAs(ctx context.Context, l loaded, o startOptions, s command.Streams, log *slog.Logger) (joined, func(), error) {
+	if o.runner {
+		in, err := workerrunner.Stdin()
+		if err != nil {
+			return joined{}, nil, err
+		}
+		return joinRunner(l, in, s.Out, log)
+	}
+	ctx, stop := heedSignals(ctx)
+	defer stop()
+	j, leave, err := join(ctx, l, log)
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("stopped before the worker has joined its pool")
+	}
+	return j, leave, err
+}
+
+// configuredByPool returns the configuration with what the pool says of it.
+func configuredByPool(from setting.Sources, l loaded, j joined) (loaded, error) {
+	if len(j.Pool) == 0 {
+		return l, nil
+	}
+	return loadPool(from, j.Pool)
+}
 
 // explain says where to look for what keeps the worker from a deployment.
 func explain(err error) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/wire"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/activity"
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/otel"
@@ -25,26 +26,26 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
 	"github.com/taskcluster/taskcluster-worker/ports/cache"
-	"github.com/taskcluster/taskcluster-worker/ports/identity"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
 
 // composeWorker makes a worker of a deployment. It says which adapter is behind
 // which port, which plugins there are, and where the configuration of each comes
 // from.
-func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
+func composeWorker(ctx context.Context, c config, d parts.Deployment, m membership, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
 	panic(wire.Build(
 		wire.Struct(new(parts.Assembly), "*"),
 		worker.New, parts.WorkerConfig,
 		parts.NewDeps, wire.Struct(new(parts.Parts), "*"),
-		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker"), wire.FieldsOf(new(workerConfig), "Worker"),
+		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker", "Lifecycle"),
+		wire.FieldsOf(new(workerConfig), "Worker"), wire.FieldsOf(new(lifecycleConfig), "Lifecycle"),
 
 		// Adapters, each with the port that it is behind.
 		taskcluster.NewClient, parts.TaskclusterConfig,
 		taskcluster.NewQueue, wire.Bind(new(queue.Queue), new(*taskcluster.Queue)),
 		taskcluster.NewArtifacts, wire.Bind(new(artifact.Opener), new(*taskcluster.Artifacts)),
 		taskcluster.NewAuth, wire.Bind(new(auth.Expander), new(*taskcluster.Auth)),
-		taskcluster.NewStaticIdentity, wire.Bind(new(identity.Provider), new(taskcluster.StaticIdentity)),
+		newIdentity,
 		parts.NewEngine,
 		parts.NewCaches,
 		taskcluster.NewPurgeCache, wire.Bind(new(cache.Purges), new(*taskcluster.PurgeCache)),
@@ -53,8 +54,9 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 		parts.NewRecorder, logfile.New, parts.LogfileConfig,
 		parts.NewJournal,
 		otel.New, parts.OTelConfig,
-		interrupts, signals.New, parts.SignalsConfig,
-		noHost,
+		interrupts, signals.New, parts.SignalsConfig, newPreemption,
+		parts.NewLifecycle, activity.New, parts.ActivityConfig,
+		newHost,
 
 		// Plugins.
 		parts.InOrder,
@@ -70,7 +72,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 // composeEmbedded makes a worker with a queue of its own, which is closed after
 // the worker.
 func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h parts.Hooks, log *slog.Logger) (*embedded, func(), error) {
-	panic(wire.Build(wire.Struct(new(embedded), "*"), composeWorker, devqueue.Open, embeddedDeployment))
+	panic(wire.Build(wire.Struct(new(embedded), "*"), composeWorker, devqueue.Open, embeddedDeployment, wire.Value(membership{})))
 }
 
 // composeIdle makes a worker that knows its payloads but cannot run them.

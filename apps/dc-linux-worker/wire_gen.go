@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"github.com/taskcluster/taskcluster-worker/adapters/activity"
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/otel"
@@ -30,31 +31,48 @@ import (
 // composeWorker makes a worker of a deployment. It says which adapter is behind
 // which port, which plugins there are, and where the configuration of each comes
 // from.
-func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
+func composeWorker(ctx context.Context, c config, d parts.Deployment, m membership, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
 	mainWorkerConfig := c.Worker
 	sectionWorker := mainWorkerConfig.Worker
 	program := thisProgram()
 	config2 := parts.WorkerConfig(sectionWorker, d, program)
 	signalsConfig := parts.SignalsConfig(sectionWorker)
 	source, cleanup := signals.New(signalsConfig)
-	v := interrupts(source)
+	mainLifecycleConfig := c.Lifecycle
+	lifecycle := mainLifecycleConfig.Lifecycle
 	linux := c.Linux
+	activityConfig := parts.ActivityConfig(lifecycle, h)
+	activitySource, cleanup2 := activity.New(activityConfig)
 	taskclusterConfig := parts.TaskclusterConfig(linux, d)
 	otelConfig := parts.OTelConfig(d, program)
-	telemetry, cleanup2, err := otel.New(ctx, otelConfig, log)
-	if err != nil {
-		cleanup()
-		return nil, nil, err
-	}
-	client, cleanup3, err := taskcluster.NewClient(taskclusterConfig, telemetry, log)
+	telemetry, cleanup3, err := otel.New(ctx, otelConfig, log)
 	if err != nil {
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	queue := taskcluster.NewQueue(client)
-	engine, cleanup4, err := parts.NewEngine(ctx, sectionWorker, linux, d, h, log)
+	client, cleanup4, err := taskcluster.NewClient(taskclusterConfig, telemetry, log)
 	if err != nil {
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	partsLifecycle, err := parts.NewLifecycle(lifecycle, linux, d, h, activitySource, client, log)
+	if err != nil {
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	mainPreemption, cleanup5 := newPreemption(c, h, log)
+	v := interrupts(source, partsLifecycle, mainPreemption, m)
+	queue := taskcluster.NewQueue(client)
+	engine, cleanup6, err := parts.NewEngine(ctx, sectionWorker, linux, d, h, log)
+	if err != nil {
+		cleanup5()
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -69,8 +87,10 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 	artifactsConfig := _wireArtifactsConfigValue
 	artifactsPlugin := artifacts.New(artifactsConfig)
 	cachesConfig := _wireCachesConfigValue
-	store, cleanup5, err := parts.NewCaches(ctx, linux, h, engine, log)
+	store, cleanup7, err := parts.NewCaches(ctx, linux, h, engine, log)
 	if err != nil {
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -84,10 +104,12 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 	plugins := parts.InOrder(linux, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
 	fetch := taskcluster.NewFetch(client)
 	urlfetchConfig := parts.URLFetchConfig(linux)
-	urlfetchSource, cleanup6 := urlfetch.New(urlfetchConfig)
+	urlfetchSource, cleanup8 := urlfetch.New(urlfetchConfig)
 	fetchSource := parts.NewFetch(fetch, urlfetchSource)
 	translator, err := parts.NewTranslator(linux)
 	if err != nil {
+		cleanup8()
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -100,6 +122,8 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 	logfileConfig := parts.LogfileConfig(h)
 	recorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
+		cleanup8()
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -109,8 +133,10 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 		return nil, nil, err
 	}
 	tasklogRecorder := parts.NewRecorder(recorder, h)
-	journal, cleanup7, err := parts.NewJournal(ctx, h, telemetry, log)
+	journal, cleanup9, err := parts.NewJournal(ctx, h, telemetry, log)
 	if err != nil {
+		cleanup8()
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -122,6 +148,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 	auth := taskcluster.NewAuth(client)
 	partsParts := parts.Parts{
 		Interrupts: v,
+		Activity:   activitySource,
 		Queue:      queue,
 		Engine:     engine,
 		Plugins:    plugins,
@@ -138,6 +165,8 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 	deps := parts.NewDeps(partsParts)
 	workerWorker, err := worker.New(config2, deps)
 	if err != nil {
+		cleanup9()
+		cleanup8()
 		cleanup7()
 		cleanup6()
 		cleanup5()
@@ -147,17 +176,31 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, h parts.Ho
 		cleanup()
 		return nil, nil, err
 	}
-	staticIdentity := taskcluster.NewStaticIdentity(client)
-	host := noHost()
+	provider := newIdentity(m, c, client)
+	host, err := newHost(c, h)
+	if err != nil {
+		cleanup9()
+		cleanup8()
+		cleanup7()
+		cleanup6()
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
 	assembly := &parts.Assembly{
 		Config:     config2,
 		Deployment: d,
 		Worker:     workerWorker,
 		Client:     client,
-		Identity:   staticIdentity,
+		Identity:   provider,
 		Host:       host,
 	}
 	return assembly, func() {
+		cleanup9()
+		cleanup8()
 		cleanup7()
 		cleanup6()
 		cleanup5()
@@ -183,7 +226,8 @@ func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h parts.H
 		return nil, nil, err
 	}
 	deployment := embeddedDeployment(c, server)
-	assembly, cleanup2, err := composeWorker(ctx, c, deployment, h, log)
+	mainMembership := _wireMembershipValue
+	assembly, cleanup2, err := composeWorker(ctx, c, deployment, mainMembership, h, log)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
@@ -197,6 +241,10 @@ func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h parts.H
 		cleanup()
 	}, nil
 }
+
+var (
+	_wireMembershipValue = membership{}
+)
 
 // composeIdle makes a worker that knows its payloads but cannot run them.
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {

@@ -31,6 +31,9 @@ type Assembly struct {
 // has made way for the next process.
 func (a *Assembly) Work(ctx context.Context, shut func(), log *slog.Logger) error {
 	over, err := a.work(ctx, log)
+	if err != nil && reportable(err) {
+		Report(ctx, a.Identity, err, log)
+	}
 	if over {
 		a.remove(ctx, log)
 	}
@@ -66,7 +69,30 @@ func (a *Assembly) work(ctx context.Context, log *slog.Logger) (over bool, err e
 	return true, nil
 }
 
-// removal is how long the deployment has to take note that the worker is gone.
+// Report shows what ends the worker to the operators of its pool, where they
+// can be reached.
+func Report(ctx context.Context, who identity.Provider, failure error, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removal)
+	defer cancel()
+	kind, title := "startup-error", "The worker cannot start"
+	if errors.Is(failure, worker.ErrUnhealthy) {
+		kind, title = "too-many-errors", "The worker gives up"
+	}
+	err := who.ReportError(ctx, identity.Report{Kind: kind, Title: title, Description: failure.Error()})
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		log.WarnContext(ctx, "error cannot be reported", slog.Any("error", err))
+	}
+}
+
+// reportable reports whether an error lets the deployment be told of it.
+func reportable(err error) bool {
+	_, refused := errors.AsType[*taskcluster.CredentialsError](err)
+	_, unreachable := errors.AsType[*taskcluster.UnreachableError](err)
+	return !refused && !unreachable
+}
+
+// removal is how long the deployment has to take note that the worker is gone,
+// or of why.
 const removal = 30 * time.Second
 
 // remove has the deployment know that the worker is gone, where it keeps book.

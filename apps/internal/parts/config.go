@@ -51,6 +51,7 @@ func TaskclusterConfig(c section.Linux, d Deployment) taskcluster.Config {
 	return taskcluster.Config{
 		RootURL:     d.RootURL,
 		Credentials: d.Credentials,
+		As:          d.As,
 		TaskQueueID: d.Worker.Pool,
 		WorkerGroup: d.Worker.Group,
 		WorkerID:    d.Worker.ID,

@@ -3,6 +3,7 @@ package parts
 import (
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/identity"
 )
@@ -13,6 +14,12 @@ type Deployment struct {
 	Credentials task.Credentials // the zero Credentials if the worker has yet to register
 	Worker      identity.Worker
 	Machine     Machine
+
+	// As is a connection with which the worker has registered, and whose
+	// credentials are renewed; nil for Credentials, as they are.
+	As *taskcluster.Client
+
+	Registered bool // worker-manager keeps book of the worker
 
 	// CancelGrace and RetryFor are those of taskcluster.Config.
 	CancelGrace, RetryFor time.Duration

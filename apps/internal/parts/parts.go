@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/activity"
 	"github.com/taskcluster/taskcluster-worker/adapters/journalfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/jsonschema"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/auth"
@@ -40,6 +42,7 @@ type Hooks struct {
 // to be heeded before there is anything that they could leave behind.
 type Parts struct {
 	Interrupts []interrupt.Source
+	Activity   *activity.Source // is told of runs; may be nil
 	Queue      queue.Queue
 	Engine     engine.Engine
 	Plugins    Plugins
@@ -71,7 +74,23 @@ func NewDeps(p Parts) worker.Deps {
 		Telemetry:  p.Telemetry,
 		Compile:    jsonschema.Compile,
 		Log:        p.Log,
-		Observe:    p.Hooks.Observe,
+		Began:      p.began,
+		Observe:    p.observe,
+	}
+}
+
+func (p Parts) began(task.RunID) {
+	if p.Activity != nil {
+		p.Activity.Began()
+	}
+}
+
+func (p Parts) observe(r worker.Report) {
+	if p.Activity != nil {
+		p.Activity.Ended()
+	}
+	if p.Hooks.Observe != nil {
+		p.Hooks.Observe(r)
 	}
 }
 

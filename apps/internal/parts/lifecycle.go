@@ -1,0 +1,44 @@
+package parts
+
+import (
+	"log/slog"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/activity"
+	"github.com/taskcluster/taskcluster-worker/adapters/drainfile"
+	"github.com/taskcluster/taskcluster-worker/adapters/pressure"
+	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+)
+
+// Lifecycle are the sources of interruptions that have to do with what a worker
+// does and where it runs, and with no cloud.
+type Lifecycle []interrupt.Source
+
+// NewLifecycle returns the sources. A worker without state, which a command runs
+// for its own end, has none.
+func NewLifecycle(l section.Lifecycle, c section.Linux, d Deployment, h Hooks, a *activity.Source, client *taskcluster.Client, log *slog.Logger) (Lifecycle, error) {
+	if h.State == "" {
+		return nil, nil
+	}
+	drain := drainfile.New(drainfile.Config{Dir: h.State, Every: l.DrainInterval}, log)
+	room, err := pressure.New(pressure.Config{
+		Dirs: []string{h.State, c.Native.Dir}, Disk: int64(l.MinDisk), Memory: int64(l.MinMemory),
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	sources := Lifecycle{a, drain, room}
+	if d.Registered {
+		sources = append(sources, taskcluster.NewTermination(client, l.AskManager, log))
+	}
+	return sources, nil
+}
+
+// ActivityConfig returns how much a worker does.
+func ActivityConfig(l section.Lifecycle, h Hooks) activity.Config {
+	if h.State == "" {
+		return activity.Config{}
+	}
+	return activity.Config{Idle: l.MaxIdle, Tasks: l.MaxTasks, Life: l.MaxLife}
+}
