@@ -61,6 +61,24 @@ echo the e''nd`
 	}
 }
 
+// A task that was told to stop and is killed then has had its time.
+func TestKillAfterAnInterruptionLeavesNoMoreTime(t *testing.T) {
+	e := open(t, docker.Config{Egress: docker.EgressNone, Grace: time.Hour})
+	log := newRecord()
+	s := begin(t, e, shell("trap 'echo de''af' TERM; echo re''ady; while :; do sleep 0.02; done"), log)
+	log.has(t.Context(), t, "ready\n")
+	if err := s.(engine.Interrupter).Interrupt(t.Context(), stopping()); err != nil {
+		t.Error(err)
+	}
+	log.has(t.Context(), t, "deaf\n")
+	if err := s.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if r := finish(t, s).Result(); !r.Killed || !r.Interrupted || r.Signal != "killed" {
+		t.Errorf("the result is %+v", r)
+	}
+}
+
 func TestTellingATaskIsGivenUpWhereTheDaemonIsFrozen(t *testing.T) {
 	e := open(t, docker.Config{Egress: docker.EgressNone})
 	log := newRecord()
