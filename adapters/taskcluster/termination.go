@@ -39,7 +39,10 @@ func (t *Termination) Wait(ctx context.Context) (interrupt.Notice, error) {
 		terminate, reason, err := t.manager.ShouldTerminate(ctx)
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
-			t.log.DebugContext(ctx, "worker-manager does not say whether the worker should terminate", slog.Any("error", err))
+			t.log.DebugContext(ctx, "worker-manager does not know whether the worker should terminate", slog.Any("error", err))
+			t.over.Store(true)
+		case refused(err):
+			t.log.WarnContext(ctx, "worker-manager does not say whether the worker should terminate, and is not asked again", slog.Any("error", err))
 			t.over.Store(true)
 		case err != nil && ctx.Err() == nil:
 			t.log.WarnContext(ctx, "ask whether the worker should terminate", slog.Any("error", err))
@@ -51,4 +54,10 @@ func (t *Termination) Wait(ctx context.Context) (interrupt.Notice, error) {
 		return false
 	})
 	return notice, err
+}
+
+// refused reports whether the worker lacks what a call needs.
+func refused(err error) bool {
+	_, ok := errors.AsType[*CredentialsError](err)
+	return ok
 }

@@ -48,7 +48,8 @@ func TestTermination(t *testing.T) {
 		after   time.Duration
 	}{
 		{"it is to go", []http.HandlerFunc{no, no, yes}, "worker-manager: the worker should terminate", 2 * time.Minute},
-		{"a refusal is no answer", []http.HandlerFunc{refusal(403, "InsufficientScopes", "no"), yes}, "worker-manager: the worker should terminate", time.Minute},
+		{"an error is no answer", []http.HandlerFunc{refusal(400, "InputError", "no"), yes}, "worker-manager: the worker should terminate", time.Minute},
+		{"it must not ask", []http.HandlerFunc{refusal(403, "InsufficientScopes", "no")}, "", 24 * time.Hour},
 		{"nobody has an opinion", []http.HandlerFunc{refusal(404, "ResourceNotFound", "no")}, "", 24 * time.Hour},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

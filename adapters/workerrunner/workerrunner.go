@@ -36,7 +36,6 @@ const (
 	gracefulTermination = "graceful-termination"
 	newCredentials      = "new-credentials"
 	errorReport         = "error-report"
-	logging             = "log"
 	shutdown            = "shutdown"
 )
 
@@ -122,11 +121,6 @@ func (r *Runner) ReportError(ctx context.Context, report identity.Report) error 
 	return r.send(ctx, errorReport, map[string]any{
 		"kind": report.Kind, "title": report.Title, "description": report.Description, "extra": report.Extra,
 	})
-}
-
-// Log has the runner log an object. It blocks and fails as ReportError does.
-func (r *Runner) Log(ctx context.Context, body map[string]any) error {
-	return r.send(ctx, logging, map[string]any{"body": body})
 }
 
 // Shutdown has the runner end the worker's use of the host. It blocks and fails
@@ -222,7 +216,7 @@ func (r *Runner) greet(theirs []string) {
 		return
 	default:
 	}
-	ours := []string{gracefulTermination, errorReport, logging, shutdown}
+	ours := []string{gracefulTermination, errorReport, shutdown}
 	if r.renew != nil {
 		ours = append(ours, newCredentials)
 	}

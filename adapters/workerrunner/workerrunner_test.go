@@ -118,7 +118,7 @@ func TestGreeting(t *testing.T) {
 	for _, tt := range []struct{ name, welcome, want string }{
 		{
 			"start-worker can do all that this worker can", welcome,
-			`~{"capabilities":["graceful-termination","error-report","log","shutdown","new-credentials"],"type":"hello"}`,
+			`~{"capabilities":["graceful-termination","error-report","shutdown","new-credentials"],"type":"hello"}`,
 		},
 		{
 			"a runner of another version can do something else",
@@ -301,12 +301,6 @@ func TestSends(t *testing.T) {
 				return r.ReportError(ctx, identity.Report{Kind: "k", Title: "t", Description: "d"})
 			},
 		},
-		{
-			"a line of log", `~{"body":{"textPayload":"x"},"type":"log"}`,
-			func(ctx context.Context, r *Runner) error {
-				return r.Log(ctx, map[string]any{"textPayload": "x"})
-			},
-		},
 		{"a shutdown", `~{"type":"shutdown"}`, func(ctx context.Context, r *Runner) error { return r.Shutdown(ctx) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -335,7 +329,7 @@ func TestSendFails(t *testing.T) {
 		gone  bool
 		want  error
 	}{
-		{"where the runner does not take reports", []string{`~{"type":"welcome","capabilities":["log"]}`}, false, errors.ErrUnsupported},
+		{"where the runner does not take reports", []string{`~{"type":"welcome","capabilities":["shutdown"]}`}, false, errors.ErrUnsupported},
 		{"where the runner is gone", nil, true, errors.ErrUnsupported},
 		{"where the runner never greets", []string{"hello?"}, false, context.DeadlineExceeded},
 	} {

@@ -27,6 +27,8 @@ type managed struct {
 	root    *tcclient.Credentials
 	manager *tcworkermanager.WorkerManager
 	dir     string // of the worker's process
+
+	provider string // more of the section in the configuration
 }
 
 func newManaged(t *testing.T, b *bench, pool, life, workerConfig string) *managed {
@@ -67,7 +69,7 @@ func (m *managed) setSecret(t *testing.T, secret string) {
 func (m *managed) configure(t *testing.T, more string) string {
 	t.Helper()
 	_, dir := testConfig(t, "worker: {pool: "+m.pool+", group: g, id: w}\nnative: {dir: "+m.dir+"}\n"+
-		"provider: {type: static, id: static, secret: "+staticSecret+"}\n"+more)
+		"provider: {type: static, id: static, secret: "+staticSecret+m.provider+"}\n"+more)
 	return filepath.Join(dir, "worker.yml")
 }
 

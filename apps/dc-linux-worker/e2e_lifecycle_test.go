@@ -2,10 +2,14 @@ package main
 
 import (
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,5 +120,51 @@ func TestBrokenMachineGivesUp(t *testing.T) {
 	}
 	if got := m.state(t); got != "stopped" {
 		t.Errorf("worker-manager thinks that the worker is %s", got)
+	}
+}
+
+// An instance that is preempted: its task is reported within a second, so that
+// it runs again elsewhere.
+func TestPreemptedInstance(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	m := newManaged(t, b, "proj-test/preempted", "3600", `{}`)
+	c := newCloud(t)
+	m.provider = ", metadata: '" + c.url + "'"
+	p := startProgram(t, b, "start", "--config", m.configure(t, "lifecycle: {preemption: google}"))
+	id := m.begin(t, "sleep 3600", "6009.5")
+	c.preempt()
+	start := time.Now()
+	b.expectState(t, id, "exception worker-shutdown")
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("it took %v until the queue knew, want less than 1s", took)
+	}
+	p.ended(t)
+	expectNoProcess(t, "6009.5")
+	p.says(t, "the instance is preempted", "worker stopped")
+}
+
+// A worker that is told to stop while nobody answers its registration.
+func TestStopsWhileItRegisters(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	m := newManaged(t, b, "proj-test/registering", "3600", `{}`)
+	asked := make(chan struct{}, 10)
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		_, _ = io.Copy(io.Discard, r.Body) // which is when the end of the connection is noticed
+		<-r.Context().Done()
+	}))
+	t.Cleanup(silent.Close)
+	p := startProgramIn(t, []string{"TASKCLUSTER_ROOT_URL=" + silent.URL}, "start", "--config", m.configure(t, ""))
+	<-asked
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.end(t); err == nil {
+		t.Error("the worker exits with 0")
+	}
+	if got, want := p.stderr.String(), "dc-linux-worker: stopped before the worker has joined its pool\n"; got != want {
+		t.Errorf("the worker says %q, want %q", got, want)
 	}
 }

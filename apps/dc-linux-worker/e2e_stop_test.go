@@ -98,12 +98,19 @@ type program struct {
 func startProgram(t *testing.T, b *bench, args ...string) *program {
 	t.Helper()
 	creds := b.server.Credentials()
+	return startProgramIn(t, []string{
+		"TASKCLUSTER_ROOT_URL=" + b.server.RootURL(),
+		"TASKCLUSTER_CLIENT_ID=" + creds.ClientID,
+		"TASKCLUSTER_ACCESS_TOKEN=" + creds.AccessToken,
+	}, args...)
+}
+
+// startProgramIn starts the worker in a process of its own, with some variables.
+func startProgramIn(t *testing.T, environ []string, args ...string) *program {
+	t.Helper()
 	p := &program{cmd: exec.CommandContext(t.Context(), "/proc/self/exe", args...), stderr: &bytes.Buffer{}}
 	p.cmd.Args[0] = "dc-linux-worker"
-	p.cmd.Env = append(os.Environ(),
-		"TASKCLUSTER_ROOT_URL="+b.server.RootURL(),
-		"TASKCLUSTER_CLIENT_ID="+creds.ClientID,
-		"TASKCLUSTER_ACCESS_TOKEN="+creds.AccessToken)
+	p.cmd.Env = append(os.Environ(), environ...)
 	p.cmd.Stderr = p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

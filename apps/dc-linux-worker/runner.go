@@ -111,13 +111,16 @@ func joinRunner(l loaded, in io.ReadCloser, out io.Writer, log *slog.Logger) (jo
 }
 
 // underRunner is the identity of a worker that start-worker has registered, and
-// removes.
+// removes where it was created for it.
 type underRunner struct {
 	taskcluster.StaticIdentity
 	runner *workerrunner.Runner
 }
 
 var _ identity.Provider = underRunner{}
+
+// Remove implements identity.Provider.
+func (u underRunner) Remove(ctx context.Context) error { return u.runner.Shutdown(ctx) }
 
 // ReportError implements identity.Provider.
 func (u underRunner) ReportError(ctx context.Context, r identity.Report) error {

@@ -58,7 +58,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		cleanup()
 		return nil, nil, err
 	}
-	partsLifecycle, err := parts.NewLifecycle(lifecycle, linux, d, h, activitySource, client, log)
+	partsLifecycle, err := parts.NewLifecycle(lifecycle, sectionWorker, linux, d, h, activitySource, client, log)
 	if err != nil {
 		cleanup4()
 		cleanup3()

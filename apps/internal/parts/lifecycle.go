@@ -17,11 +17,11 @@ type Lifecycle []interrupt.Source
 
 // NewLifecycle returns the sources. A worker without state, which a command runs
 // for its own end, has none.
-func NewLifecycle(l section.Lifecycle, c section.Linux, d Deployment, h Hooks, a *activity.Source, client *taskcluster.Client, log *slog.Logger) (Lifecycle, error) {
+func NewLifecycle(l section.Lifecycle, w section.Worker, c section.Linux, d Deployment, h Hooks, a *activity.Source, client *taskcluster.Client, log *slog.Logger) (Lifecycle, error) {
 	if h.State == "" {
 		return nil, nil
 	}
-	drain := drainfile.New(drainfile.Config{Dir: h.State, Every: l.DrainInterval}, log)
+	drain := drainfile.New(drainfile.Config{Dir: h.State, Every: l.DrainInterval, Grace: w.ShutdownGrace}, log)
 	room, err := pressure.New(pressure.Config{
 		Dirs: []string{h.State, c.Native.Dir}, Disk: int64(l.MinDisk), Memory: int64(l.MinMemory),
 	}, log)
