@@ -63,7 +63,7 @@ var terminations = []terminating{ //nolint:gochecknoglobals // a table
 		signal:  syscall.SIGTERM,
 		state:   "pending", reason: "worker-shutdown",
 		exited:    10 * time.Second,
-		log:       []string{"worker shutdown: SIGTERM", "=== Task Finished ==="},
+		log:       []string{"worker shutdown: SIGTERM", "The task has not ended in time, and is killed", "=== Task Finished ==="},
 		artifacts: map[string]string{"public/partial": "before\n"},
 	},
 	{

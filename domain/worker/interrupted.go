@@ -68,7 +68,7 @@ func (r *runner) tellTask(ctx context.Context, task engine.Interrupter) {
 	var told engine.Interruption
 	for {
 		i, news := r.w.drain.toldNow()
-		if i != told && yielding.Err() == nil {
+		if i != told && r.w.drain.yielding.Err() == nil {
 			if i.Stop && !told.Stop {
 				r.taskLog.Infof("The task is told to stop, and has until %s to end", i.Deadline.UTC().Format(time.RFC3339))
 			}
@@ -81,6 +81,9 @@ func (r *runner) tellTask(ctx context.Context, task engine.Interrupter) {
 		select {
 		case <-news:
 		case <-yielding.Done():
+			if told.Stop && ctx.Err() == nil {
+				r.taskLog.Warnf("The task has not ended in time, and is killed")
+			}
 			return
 		}
 	}

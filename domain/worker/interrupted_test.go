@@ -192,7 +192,7 @@ func TestTaskThatIgnoresAnInterruptionIsKilledInTime(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		left, grace time.Duration
-		killed      time.Duration
+		killed      time.Duration // after the notice
 	}{
 		{"after the grace", 2 * time.Minute, 0, 30 * time.Second},
 		{"after a grace that was configured", 2 * time.Minute, 50 * time.Second, 50 * time.Second},
@@ -215,6 +215,9 @@ func TestTaskThatIgnoresAnInterruptionIsKilledInTime(t *testing.T) {
 					f.Error(err)
 				}
 				s.check(f, notice.Add(tt.killed), true)
+				if says := strings.Contains(f.logs.Text(id), "The task has not ended in time, and is killed"); says != (tt.killed > 0) {
+					f.Errorf("the log says: %t:\n%s", says, f.logs.Text(id))
+				}
 			})
 		})
 	}
