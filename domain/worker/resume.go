@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
@@ -128,6 +129,9 @@ func (w *Worker) resume(s journal.Saved, orphan bool) (*runner, error) {
 	}
 	r := newRunner(w, c)
 	r.entry, r.saved, r.orphan = entry, &s, orphan
+	if !time.Now().Before(c.TakenUntil()) {
+		r.lose(fmt.Errorf("the worker was started again too late: %w", queue.ErrClaimLost))
+	}
 	return r, nil
 }
 
@@ -142,16 +146,27 @@ func (r *runner) note(record journal.Record) {
 // that cannot go on.
 var errNotResumed = fault.Shutdownf("the worker was started again before the task had ended, and cannot go on with it")
 
-// takeOver goes on where an earlier process was: with a report that was to be
-// made, or a sandbox that is still there. Anything else the queue gives another
-// run.
-func (r *runner) takeOver(ctx context.Context) (run.Event, error) {
-	defer r.resumed()
+// comeBack begins a run that an earlier process has left. Its log is the owner's
+// before anything else happens, and is there to be removed if nothing does.
+func (r *runner) comeBack(ctx context.Context) outcome {
 	r.log.InfoContext(ctx, "run of an earlier process", slog.String("state", r.saved.State.String()), slog.Bool("sandbox", r.orphan))
 	position, err := r.resumeLog()
 	if err != nil {
-		return nil, err
+		r.resumed()
+		return outcome{err: err}
 	}
+	out := r.stage(ctx, func(ctx context.Context) (run.Event, error) { return r.takeOver(ctx, position) })
+	if r.pending == nil {
+		r.resumed() // the stage may not have begun
+	}
+	return out
+}
+
+// takeOver goes on where an earlier process was: with a report that was to be
+// made, or a sandbox that is still there, from a position in its output on.
+// Anything else the queue gives another run.
+func (r *runner) takeOver(ctx context.Context, position tasklog.Position) (run.Event, error) {
+	defer r.resumed()
 	authorize := newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth)
 	if decided := r.saved.Resolution; decided != nil {
 		r.addFinishers(authorize)

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -120,6 +121,29 @@ func TestRunsOfAnEarlierProcess(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A worker that starts again only once its claims are over leaves nothing of the
+// runs either.
+func TestRunsWhoseClaimIsLostBeforeTheyAreResumed(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.queue.Lease = time.Minute
+		j, e := new(journaltest.Memory), &enduringEngine{scriptedEngine: f.engine}
+		f.deps.Journal, f.deps.Engine = j, e
+		id := f.leave(j, "sleep 3m", journal.Reached{State: run.Running})
+		e.orphans = []task.RunID{id}
+		f.sleep(2 * time.Minute)
+		f.start()
+		f.sleep(time.Second)
+		if _, _, err := f.logs.Resume(id); !errors.Is(err, fs.ErrNotExist) {
+			f.Errorf("the log is left: %v", err)
+		}
+		if !slices.Contains(e.discarded, id) {
+			f.Error("the sandbox is left")
+		}
+		f.shutDown()
+		f.forgotten(j)
+	})
 }
 
 func TestWorkerMakesWayForTheNext(t *testing.T) {

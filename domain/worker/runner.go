@@ -148,10 +148,7 @@ func (r *runner) step(ctx context.Context) {
 	switch state {
 	case run.Claimed:
 		if r.saved != nil {
-			out = r.stage(ctx, r.takeOver)
-			if r.pending == nil {
-				r.resumed() // it may not have begun
-			}
+			out = r.comeBack(ctx)
 		} else {
 			out = r.begin()
 		}
