@@ -76,7 +76,11 @@ func (s *sandbox) start(ctx context.Context, b *builder) error {
 	if s.place, err = s.e.networks.acquire(ctx, b.egress, s.spoils); err != nil {
 		return err
 	}
-	if s.transcript, err = s.e.newTranscript(b); err != nil {
+	err = s.e.awaitRoom(ctx, func() (err error) {
+		s.transcript, err = s.e.newTranscript(b)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if err := s.create(ctx, b.containerOptions(s)); err != nil {
@@ -105,17 +109,37 @@ func (s *sandbox) start(ctx context.Context, b *builder) error {
 func (s *sandbox) create(ctx context.Context, options client.ContainerCreateOptions) error {
 	calling, cancel := s.e.call(ctx)
 	defer cancel()
-	created, err := s.e.daemon.ContainerCreate(calling, options)
-	if noSpace(err) {
-		// What another task has filled the disk with may be going away.
-		s.e.trash.settle(ctx)
+	var created client.ContainerCreateResult
+	err := s.e.awaitRoom(ctx, func() (err error) {
 		created, err = s.e.daemon.ContainerCreate(calling, options)
-	}
+		if noSpace(err) {
+			// What another task has filled the disk with may be going away.
+			s.e.trash.settle(ctx)
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
 	s.id = created.ID
 	return ctx.Err()
+}
+
+// awaitRoom calls f until the disk has room for what it does, or ctx is done:
+// tasks that end, and whoever looks after the host, make room.
+func (e *Engine) awaitRoom(ctx context.Context, f func() error) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := f()
+		if !noSpace(err) {
+			return err
+		}
+		e.log.WarnContext(ctx, "a task waits for room on the disk", slog.Any("error", err))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func noSpace(err error) bool {
