@@ -47,24 +47,15 @@ func loadPool(from setting.Sources, pool []setting.Document) (loaded, error) {
 	if err != nil {
 		return l, err
 	}
-	var problems setting.Problems
-	for path, value := range l.values {
-		for _, d := range pool {
-			if value.Origin == d.Name && slices.ContainsFunc(ofTheMachine, func(s string) bool { return strings.HasPrefix(path+".", s) }) {
-				problems = append(problems, setting.Problem{Where: d.Name, Path: path, Message: "has to be set on the machine, which needs it before it asks its pool"})
-			}
-		}
-	}
-	if len(problems) > 0 {
-		slices.SortFunc(problems, func(a, b setting.Problem) int { return strings.Compare(a.Path, b.Path) })
-		return loaded{}, problems
+	if err := section.CheckPool(l.values, pool, ofTheMachine); err != nil {
+		return loaded{}, err
 	}
 	return l, nil
 }
 
 // ofTheMachine are the settings that a worker needs before it knows what its
 // pool configures, and sections of such.
-var ofTheMachine = []string{"rootURL.", "credentials.", "provider.", "worker.pool.", "worker.group.", "worker.id.", "state.", "native.dir."}
+var ofTheMachine = []string{"rootURL", "credentials", "provider", "worker.pool", "worker.group", "worker.id", "state", "native.dir"}
 
 // isDefault reports whether nobody has set what is at a path.
 func (l *loaded) isDefault(path string) bool { return l.values[path].Origin == setting.OriginDefault }

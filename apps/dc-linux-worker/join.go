@@ -6,9 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/azure"
 	"github.com/taskcluster/taskcluster-worker/adapters/gce"
@@ -18,7 +15,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 	"github.com/taskcluster/taskcluster-worker/ports/identity"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
-	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
 )
 
 // membership is what a worker has by being one of its pool. The zero membership
@@ -58,82 +54,35 @@ func (c config) deployment(d parts.Deployment) parts.Deployment {
 
 // join has the worker become one of its pool, as the configuration says. The
 // returned function ends what renews its credentials.
-func join(ctx context.Context, l loaded, log *slog.Logger) (_ joined, end func(), err error) {
+func join(ctx context.Context, l loaded, log *slog.Logger) (joined, func(), error) {
 	d := configuredDeployment(l.config)
-	var ends closers
-	defer func() {
-		if err != nil {
-			ends.close()
-		}
-	}()
 	if l.Provider.Type == providerNone {
-		return joined{Deployment: d}, ends.close, nil
+		return joined{Deployment: d}, func() {}, nil
 	}
-	if err := makeStateDir(l.StateDir()); err != nil {
-		return joined{}, nil, err
-	}
-	registration := taskcluster.IdentityConfig{
-		ProviderID: l.Provider.ID, Prove: taskcluster.ProveStatic(l.Provider.Secret),
-		File: filepath.Join(l.StateDir(), "registration.json"),
-	}
+	provider, prove, shut := l.Provider.ID, taskcluster.ProveStatic(l.Provider.Secret), func() {}
 	if l.inCloud() {
-		found, shut, err := findMachine(ctx, l, log)
-		ends.add(shut)
+		found, end, err := findMachine(ctx, l, log)
 		if err != nil {
+			end()
 			return joined{}, nil, fmt.Errorf("find out who the worker is: %w", err)
 		}
 		d = found.over(d, l.isDefault("worker.id"))
-		registration.ProviderID = cmp.Or(registration.ProviderID, found.provider)
-		registration.Prove = found.prove
+		provider, prove, shut = cmp.Or(provider, found.provider), found.prove, end
 	}
-	d.Credentials, d.Registered = task.Credentials{}, true
-	client, disconnect, err := taskcluster.NewClient(parts.TaskclusterConfig(l.Linux, d), telemetry.Off{}, log)
+	j, leave, err := parts.Join(ctx, l.Linux, d, provider, prove, log)
 	if err != nil {
+		shut()
 		return joined{}, nil, err
 	}
-	ends.add(disconnect)
-	who, leave, err := taskcluster.NewIdentity(ctx, client, registration, log)
-	if err != nil {
-		return joined{}, nil, err
-	}
-	ends.add(leave)
-	d.As = client
-	settings, err := who.PoolConfig(ctx)
-	if err != nil {
-		parts.Report(ctx, who, err, log)
-		return joined{}, nil, err
+	end := func() {
+		leave()
+		shut()
 	}
 	return joined{
-		membership: membership{who, []interrupt.Source{who}},
-		Deployment: d,
-		Pool:       []setting.Document{{Name: "worker pool " + d.Worker.Pool, Content: settings}},
-	}, ends.close, nil
-}
-
-// makeStateDir makes the directory for the worker's state, which the worker
-// alone may read. Users of tasks pass through those above it, where engines have
-// their directories.
-func makeStateDir(dir string) error {
-	err := os.MkdirAll(filepath.Dir(dir), 0o755) //nolint:gosec // G301: tasks pass through
-	if err == nil {
-		err = os.MkdirAll(dir, 0o700)
-	}
-	if err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	return nil
-}
-
-// closers are called once, the last one first.
-type closers []func()
-
-func (c *closers) add(f func()) { *c = append(*c, f) }
-
-func (c *closers) close() {
-	for _, f := range slices.Backward(*c) {
-		f()
-	}
-	*c = nil
+		membership: membership{j.Identity, []interrupt.Source{j.Identity}},
+		Deployment: j.Deployment,
+		Pool:       []setting.Document{j.Pool},
+	}, end, nil
 }
 
 // machine is what a metadata service says of the machine.

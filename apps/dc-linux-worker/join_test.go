@@ -216,7 +216,7 @@ func TestAtEnd(t *testing.T) {
 		}
 	}
 	client := &taskcluster.Client{}
-	if got, want := newIdentity(membership{}, config{}, client), (staying{taskcluster.NewStaticIdentity(client)}); got != want {
+	if got, want := newIdentity(membership{}, config{}, client), (parts.Staying{Provider: taskcluster.NewStaticIdentity(client)}); got != want {
 		t.Errorf("identity of a worker with credentials is %v", got)
 	}
 }

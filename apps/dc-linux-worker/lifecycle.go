@@ -2,8 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"log/slog"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/azure"
@@ -62,17 +60,10 @@ func newIdentity(m membership, c config, client *taskcluster.Client) identity.Pr
 		who = taskcluster.NewStaticIdentity(client)
 	}
 	if end := c.atEnd(); end == endExit || end == endReboot {
-		return staying{who}
+		return parts.Staying{Provider: who}
 	}
 	return who
 }
-
-// staying is the identity of a worker whose machine stays, for which it will be
-// started again.
-type staying struct{ identity.Provider }
-
-// Remove implements identity.Provider.
-func (staying) Remove(context.Context) error { return errors.ErrUnsupported }
 
 // interrupts are where notices come from. Signals are heeded first.
 func interrupts(s *signals.Source, l parts.Lifecycle, p preemption, m membership) []interrupt.Source {

@@ -15,9 +15,8 @@ import (
 
 // States that a service tells, as in sd_notify(3).
 const (
-	Ready    = "READY=1"
-	Stopping = "STOPPING=1"
-	alive    = "WATCHDOG=1"
+	Ready = "READY=1" // it has started
+	alive = "WATCHDOG=1"
 )
 
 // Notify tells systemd a state. It does nothing for a process that systemd does

@@ -2,9 +2,12 @@ package section
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
@@ -70,4 +73,25 @@ func Defaults(app string) map[string]string {
 		"log.level":    "info",
 		"log.format":   format,
 	}
+}
+
+// CheckPool refuses values that come from what a pool configures, if they are of
+// settings that a worker needs before it can ask its pool, or in such sections.
+//
+// Errors: setting.Problems.
+func CheckPool(values setting.Values, pool []setting.Document, ofTheMachine []string) error {
+	var problems setting.Problems
+	for _, path := range slices.Sorted(maps.Keys(values)) {
+		origin := values[path].Origin
+		reserved := slices.ContainsFunc(ofTheMachine, func(s string) bool { return path == s || strings.HasPrefix(path, s+".") })
+		if reserved && slices.ContainsFunc(pool, func(d setting.Document) bool { return d.Name == origin }) {
+			problems = append(problems, setting.Problem{
+				Where: origin, Path: path, Message: "has to be set on the machine, which needs it before it asks its pool",
+			})
+		}
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	return nil
 }

@@ -1,0 +1,78 @@
+package parts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
+	"github.com/taskcluster/taskcluster-worker/ports/identity"
+	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
+)
+
+// Joined is a worker that has become one of its pool.
+type Joined struct {
+	Identity   *taskcluster.Identity
+	Deployment Deployment       // as which the worker is registered
+	Pool       setting.Document // what the pool configures
+}
+
+// Join has a worker register with worker-manager, as of a provider, and asks what
+// its pool configures. The returned function ends what renews the worker's
+// credentials.
+func Join(ctx context.Context, c section.Linux, d Deployment, provider string, prove taskcluster.Prover, log *slog.Logger) (Joined, func(), error) {
+	if err := makeStateDir(c.StateDir()); err != nil {
+		return Joined{}, nil, err
+	}
+	d.Credentials, d.Registered = task.Credentials{}, true
+	client, disconnect, err := taskcluster.NewClient(TaskclusterConfig(c, d), telemetry.Off{}, log)
+	if err != nil {
+		return Joined{}, nil, err
+	}
+	who, end, err := taskcluster.NewIdentity(ctx, client, taskcluster.IdentityConfig{
+		ProviderID: provider, Prove: prove, File: filepath.Join(c.StateDir(), "registration.json"),
+	}, log)
+	if err != nil {
+		disconnect()
+		return Joined{}, nil, err
+	}
+	leave := func() {
+		end()
+		disconnect()
+	}
+	settings, err := who.PoolConfig(ctx)
+	if err != nil {
+		Report(ctx, who, err, log)
+		leave()
+		return Joined{}, nil, err
+	}
+	d.As = client
+	return Joined{who, d, setting.Document{Name: "worker pool " + d.Worker.Pool, Content: settings}}, leave, nil
+}
+
+// makeStateDir makes the directory for the worker's state, which the worker
+// alone may read. Users of tasks pass through those above it, where engines have
+// their directories.
+func makeStateDir(dir string) error {
+	err := os.MkdirAll(filepath.Dir(dir), 0o755) //nolint:gosec // G301: tasks pass through
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return nil
+}
+
+// Staying is the identity of a worker whose machine stays, for which it will be
+// started again.
+type Staying struct{ identity.Provider }
+
+// Remove implements identity.Provider.
+func (Staying) Remove(context.Context) error { return errors.ErrUnsupported }
