@@ -98,7 +98,7 @@ func joinRunner(l loaded, in io.ReadCloser, out io.Writer, log *slog.Logger) (jo
 	if err != nil {
 		return joined{}, nil, err
 	}
-	runner, hangUp := workerrunner.New(workerrunner.Config{Grace: l.Worker.ShutdownGrace}, in, out, func(c task.Credentials) {
+	runner, hangUp := workerrunner.New(workerrunner.Config{Grace: parts.AtOnce(l.Worker.Worker)}, in, out, func(c task.Credentials) {
 		client.SetCredentials(c)
 		log.InfoContext(context.Background(), "credentials are renewed")
 	}, log)

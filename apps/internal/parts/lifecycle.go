@@ -2,6 +2,7 @@ package parts
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/activity"
 	"github.com/taskcluster/taskcluster-worker/adapters/drainfile"
@@ -21,7 +22,7 @@ func NewLifecycle(l section.Lifecycle, w section.Worker, c section.Linux, d Depl
 	if h.State == "" {
 		return nil, nil
 	}
-	drain := drainfile.New(drainfile.Config{Dir: h.State, Every: l.DrainInterval, Grace: w.ShutdownGrace}, log)
+	drain := drainfile.New(drainfile.Config{Dir: h.State, Every: l.DrainInterval, Grace: AtOnce(w)}, log)
 	room, err := pressure.New(pressure.Config{
 		Dirs: []string{h.State, c.Native.Dir}, Disk: int64(l.MinDisk), Memory: int64(l.MinMemory),
 	}, log)
@@ -33,6 +34,12 @@ func NewLifecycle(l section.Lifecycle, w section.Worker, c section.Linux, d Depl
 		sources = append(sources, taskcluster.NewTermination(client, l.AskManager, log))
 	}
 	return sources, nil
+}
+
+// AtOnce returns how much time a worker has that is to stop its tasks at once: no
+// more than what stops them.
+func AtOnce(w section.Worker) time.Duration {
+	return max(time.Second, min(w.ShutdownGrace, w.StopLead))
 }
 
 // ActivityConfig returns how much a worker does.
