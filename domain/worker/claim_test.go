@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
@@ -99,6 +101,11 @@ func TestClaimGrantedWhileDrainingIsNotDropped(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(f *fixture) {
 				id := f.addTask("sleep 5m")
+				stored := false
+				f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "log", finish: func(context.Context, run.Resolution, plugin.Log) error {
+					stored = true
+					return nil
+				}}}
 				f.queue.Script(queuetest.Claim, queuetest.Reply{Applied: true, Delay: 10 * time.Second})
 				f.start()
 				f.sleep(time.Second)
@@ -114,6 +121,9 @@ func TestClaimGrantedWhileDrainingIsNotDropped(t *testing.T) {
 				f.expect(id, want)
 				if err := f.stopped(); err != nil {
 					f.Error(err)
+				}
+				if !stored {
+					f.Error("its log was not stored")
 				}
 			})
 		})

@@ -52,14 +52,14 @@ func TestStepsComeInOrder(t *testing.T) {
 			steps := []context.Context{d.claiming, d.working, d.yielding, d.salvaging, d.saving}
 			ends := make([]time.Time, len(steps))
 			for i, step := range steps {
-				context.AfterFunc(step, func() {
+				defer context.AfterFunc(step, func() {
 					ends[i] = time.Now()
 					for _, before := range steps[:i] {
 						if before.Err() == nil {
 							t.Errorf("seed %d: step %d ended before an earlier one", seed, i)
 						}
 					}
-				})
+				})() // before the drain is closed
 			}
 			var last, deadline time.Time
 			for range 1 + random.IntN(5) {

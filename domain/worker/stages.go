@@ -242,6 +242,9 @@ func (r *runner) salvage(ctx context.Context) {
 			r.log.WarnContext(ctx, "the sandbox left nothing to salvage", slog.Any("error", err))
 		}
 	}
+	if len(r.plugins) == 0 { // the run was stopped before any could be made
+		r.addFinishers(newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth))
+	}
 	for _, p := range r.plugins {
 		if s, ok := p.part.(plugin.Salvager); ok && !p.idle {
 			err := r.hook(ctx, p, "salvage", func(ctx context.Context) error {
