@@ -200,3 +200,18 @@ func TestSourcesHasRebalanceIfHeeded(t *testing.T) {
 		shut()
 	}
 }
+
+// Whatever the service says, a notice has a cause, and an error has none.
+func FuzzParse(f *testing.F) {
+	f.Add(`{"action": "terminate", "time": "2026-11-27T10:15:00Z"}`)
+	f.Add(`[{"Code": "system-reboot", "State": "active", "NotBefore": "5 Nov 2026 08:22:00 GMT"}]`)
+	f.Add("Warmed:Terminated")
+	f.Fuzz(func(t *testing.T, document string) {
+		for name, parse := range map[string]parser{"spot": spotInterruption, "events": scheduledEvent, "auto-scaling": scaleIn(time.Minute)} {
+			n, ok, err := parse(document, time.Now())
+			if ok != (n.Cause != "") || ok && err != nil {
+				t.Errorf("%s: notice %+v, %t, %v", name, n, ok, err)
+			}
+		}
+	})
+}

@@ -43,7 +43,7 @@ func rootCommand(s command.Streams) *cobra.Command {
 		runCommand(s),
 		devCommand(s),
 		startCommand(s),
-		drainCommand(s),
+		subcommand.Drain(app, stateDir, s),
 		subcommand.PayloadSchema(app, payloads, s),
 		command.Config(app, settings(), loadValues, s),
 		command.Version(app, version, s),
@@ -71,4 +71,11 @@ func payloads(file string, s command.Streams) (*worker.Worker, error) {
 		return nil, &command.Exit{Code: exitFailed, Err: err}
 	}
 	return w, nil
+}
+
+// stateDir returns the directory for the worker's state, as a configuration file
+// says.
+func stateDir(file string) (string, error) {
+	l, err := loadConfig(file, os.Environ(), "", nil)
+	return l.StateDir(), err
 }

@@ -37,6 +37,7 @@ func rootCommand(s command.Streams) *cobra.Command {
 		`ec2-spot-worker runs Taskcluster tasks on an instance in EC2, for the worker pool
 that worker-manager started the instance for.`,
 		startCommand(s),
+		subcommand.Drain(app, stateDir, s),
 		disksCommand(s),
 		unitsCommand(s),
 		subcommand.PayloadSchema(app, payloads, s),
@@ -66,6 +67,13 @@ func payloads(file string, s command.Streams) (*worker.Worker, error) {
 		return nil, &command.Exit{Code: exitFailed, Err: err}
 	}
 	return w, nil
+}
+
+// stateDir returns the directory for the worker's state, as a configuration file
+// says.
+func stateDir(file string) (string, error) {
+	l, err := load(sources(file))
+	return l.StateDir(), err
 }
 
 func disksCommand(s command.Streams) *cobra.Command {

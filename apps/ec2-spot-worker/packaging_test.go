@@ -198,6 +198,7 @@ func TestCommands(t *testing.T) {
 		{"payload-schema", 0, `"maxRunTime"`, ""},
 		{"units --dir /no/such/directory", 1, "", "write unit"},
 		{"start --config /no/such/file", 64, "", "cannot read the configuration file"},
+		{"drain --timeout 1ms", 1, "", "no worker"},
 		{"disks --dir", 64, "", "flag needs an argument"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {

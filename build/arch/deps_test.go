@@ -20,6 +20,10 @@ var unlinked = []struct{ app, pkg, why string }{
 	{"dc-linux-worker", "github.com/aws/aws-sdk-go-v2/feature/ec2/imds", "only ec2-spot-worker speaks to EC2"},
 }
 
+// static are the apps that are built without cgo, so that they need nothing of
+// the machine that they run on.
+var static = []string{"dc-linux-worker", "ec2-spot-worker"}
+
 // Each app commits the list of third-party packages that it links, so that a
 // change which adds one is seen in review.
 func TestDeps(t *testing.T) {
@@ -35,6 +39,9 @@ func TestDeps(t *testing.T) {
 			linked, listing := linkedBy(t, dir)
 			for _, violation := range wronglyLinked(filepath.Base(dir), linked) {
 				t.Error(violation)
+			}
+			if app := filepath.Base(dir); slices.Contains(static, app) && strings.Contains(listing, " (cgo)") {
+				t.Errorf("%s is to be static, and links packages with cgo:\n%s", app, listing)
 			}
 
 			file := filepath.Join(dir, "deps.txt")
