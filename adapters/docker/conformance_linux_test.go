@@ -23,14 +23,20 @@ import (
 func TestConformance(t *testing.T) {
 	enginetest.Test(t, func(tb testing.TB) enginetest.Harness {
 		tb.Helper()
-		return newHarness(tb, docker.Config{Capacity: 2, Egress: docker.EgressNone})
+		return newHarness(tb, daemon, docker.Config{Capacity: 2, Egress: docker.EgressNone})
 	})
 }
 
+// server is a daemon, of Docker or of Podman.
+type server interface {
+	Host() string
+	Client() (*client.Client, error)
+}
+
 // config returns a configuration for the test's daemon.
-func config(tb testing.TB, d *dockertest.Daemon, c docker.Config) docker.Config {
+func config(tb testing.TB, on server, c docker.Config) docker.Config {
 	tb.Helper()
-	c.Host = d.Host()
+	c.Host = on.Host()
 	if c.Instance == "" {
 		c.Instance = strings.ReplaceAll(tb.Name(), "/", "-")
 	}
@@ -48,23 +54,23 @@ func open(tb testing.TB, c docker.Config) *docker.Engine {
 }
 
 // openOn is open, on another daemon than that of all tests.
-func openOn(tb testing.TB, d *dockertest.Daemon, c docker.Config) *docker.Engine {
+func openOn(tb testing.TB, on server, c docker.Config) *docker.Engine {
 	tb.Helper()
-	c = config(tb, d, c)
+	c = config(tb, on, c)
 	e, shut, err := docker.New(tb.Context(), c, newLocalImages, testLog(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		shut()
-		leavesNothing(tb, d, c)
+		leavesNothing(tb, on, c)
 	})
 	return e
 }
 
-func leavesNothing(tb testing.TB, d *dockertest.Daemon, c docker.Config) {
+func leavesNothing(tb testing.TB, on server, c docker.Config) {
 	tb.Helper()
-	if left := leftoversOn(tb, d, c.Instance); len(left) > 0 {
+	if left := leftoversOn(tb, on, c.Instance); len(left) > 0 {
 		tb.Errorf("the engine has left %v", left)
 	}
 	if left, err := os.ReadDir(filepath.Join(c.Dir, "transcripts")); err != nil || len(left) > 0 {
@@ -78,9 +84,9 @@ func leftovers(tb testing.TB, instance string) (found []string) {
 	return leftoversOn(tb, daemon, instance)
 }
 
-func leftoversOn(tb testing.TB, d *dockertest.Daemon, instance string) (found []string) {
+func leftoversOn(tb testing.TB, on server, instance string) (found []string) {
 	tb.Helper()
-	c, err := d.Client()
+	c, err := on.Client()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -136,15 +142,15 @@ type harness struct {
 	e *docker.Engine
 }
 
-func newHarness(tb testing.TB, c docker.Config) *harness {
+func newHarness(tb testing.TB, on server, c docker.Config) *harness {
 	tb.Helper()
-	h := &harness{c: config(tb, daemon, c)}
+	h := &harness{c: config(tb, on, c)}
 	h.Reopen(tb)
 	tb.Cleanup(func() {
 		if err := h.e.Close(); err != nil {
 			tb.Error(err)
 		}
-		leavesNothing(tb, daemon, h.c)
+		leavesNothing(tb, on, h.c)
 	})
 	return h
 }

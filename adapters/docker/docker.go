@@ -17,10 +17,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	systemtypes "github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/docker/internal/cgroup"
@@ -180,7 +182,12 @@ func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 		return fmt.Errorf("docker: ask the daemon about itself: %w", err)
 	}
 	e.shift = shiftOf(info.Info, e.config.UserNamespace)
-	e.groups = openGroups(info.Info, e.config.Instance, e.orphanGroups())
+	version, err := e.daemon.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return fmt.Errorf("docker: ask the daemon about itself: %w", err)
+	}
+	podman := slices.ContainsFunc(version.Components, func(c systemtypes.ComponentVersion) bool { return c.Name == "Podman Engine" })
+	e.groups = openGroups(info.Info, podman, e.config.Instance, e.orphanGroups())
 	if err := e.checkLimits(ctx); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}

@@ -82,9 +82,9 @@ func (e *Engine) orphanOf(c container.Summary) *orphan {
 		image: engine.Image{Hash: c.ImageID, ArchiveHash: c.Labels[labelArchive]}, devices: strings.Split(c.Labels[labelDevices], ","),
 	}
 	switch c.State {
-	case container.StateRunning, container.StatePaused:
+	case container.StateRunning, container.StatePaused, "stopping":
 		o.place = place{egress: Egress(c.Labels[labelEgress]), network: c.Labels[labelNetwork], resting: c.Labels[labelResting]}
-	case container.StateExited:
+	case container.StateExited, "stopped": // as Podman says before it has tidied up
 	default:
 		return nil // it was never started, say
 	}

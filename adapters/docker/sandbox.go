@@ -177,7 +177,9 @@ func (s *sandbox) follow(from tasklog.Position) {
 	if s.e.detached.Load() {
 		s.proxies.close()
 	}
-	if err = errors.Join(err, t.err); err == nil {
+	// Of a sandbox that is left to the next process, part of the output may
+	// not be in the log yet, after which the end is to be told.
+	if err = errors.Join(err, t.err, s.ctx.Err()); err == nil {
 		err = s.conclude(state, t)
 	}
 	s.err = err

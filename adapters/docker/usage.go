@@ -18,8 +18,8 @@ import (
 // openGroups returns the tree of control groups that containers are put into,
 // with those of orphans, or nil where the daemon does not let the worker say into
 // which: it leaves them to systemd, say.
-func openGroups(info systemtypes.Info, instance string, orphans []string) *cgroup.Tree {
-	if info.CgroupDriver != "cgroupfs" || slices.Contains(info.SecurityOptions, "name=rootless") {
+func openGroups(info systemtypes.Info, podman bool, instance string, orphans []string) *cgroup.Tree {
+	if podman || info.CgroupDriver != "cgroupfs" || slices.Contains(info.SecurityOptions, "name=rootless") {
 		return nil
 	}
 	sum := sha256.Sum256([]byte(instance))

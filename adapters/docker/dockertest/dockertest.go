@@ -6,17 +6,14 @@ package dockertest
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/moby/moby/client"
 	"go.uber.org/goleak"
@@ -162,7 +159,12 @@ func Start(args ...string) (_ *Daemon, err error) {
 	if err := d.Launch(); err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
-	if err := d.importImage(); err != nil {
+	c, err := d.Client()
+	if err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	defer func() { _ = c.Close() }()
+	if err := importImage(c); err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
 	return d, nil
@@ -199,42 +201,16 @@ func (d *Daemon) Launch() error {
 		defer close(exited)
 		_ = cmd.Wait() // how it ends tells nothing
 	}(d.cmd, d.exited)
-	return d.await()
-}
-
-// await waits until the daemon answers.
-func (d *Daemon) await() error {
 	c, err := d.Client()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		if _, err := c.Ping(ctx, client.PingOptions{}); err == nil {
-			return nil
-		}
-		select {
-		case <-ticker.C:
-		case <-d.exited:
-			return fmt.Errorf("dockerd has exited:\n%s", d.Log())
-		case <-ctx.Done():
-			return fmt.Errorf("dockerd does not answer:\n%s", d.Log())
-		}
-	}
+	return await(c, d.exited, d.Log)
 }
 
 // Log returns the end of what the daemon has logged.
-func (d *Daemon) Log() string {
-	log, err := os.ReadFile(filepath.Join(d.dir, "log"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(log[max(0, len(log)-4000):])
-}
+func (d *Daemon) Log() string { return tail(filepath.Join(d.dir, "log")) }
 
 // Terminate stops the daemon as a service manager does.
 func (d *Daemon) Terminate() {
@@ -260,6 +236,11 @@ func (d *Daemon) Stop() error {
 		_ = d.Thaw()
 		d.Terminate()
 	}
+	return errors.Join(unmountBelow(d.dir), os.RemoveAll(d.dir))
+}
+
+// unmountBelow unmounts all that is mounted below a directory.
+func unmountBelow(dir string) error {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return err
@@ -267,30 +248,11 @@ func (d *Daemon) Stop() error {
 	lines := strings.Split(strings.TrimSpace(string(mounts)), "\n")
 	for i := range lines {
 		// The last that was mounted is the first to go.
-		if f := strings.Fields(lines[len(lines)-1-i]); len(f) > 1 && strings.HasPrefix(f[1], d.dir) {
+		if f := strings.Fields(lines[len(lines)-1-i]); len(f) > 1 && strings.HasPrefix(f[1], dir) {
 			_ = unix.Unmount(f[1], unix.MNT_DETACH) // it goes with the namespace, at the latest
 		}
 	}
-	return os.RemoveAll(d.dir)
-}
-
-// importImage makes Image of the machine's busybox.
-func (d *Daemon) importImage() error {
-	archive, err := Busybox()
-	if err != nil {
-		return err
-	}
-	c, err := d.Client()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }()
-	r, err := c.ImageImport(context.Background(), client.ImageImportSource{Source: bytes.NewReader(archive), SourceName: "-"}, Image, client.ImageImportOptions{})
-	if err != nil {
-		return fmt.Errorf("import image: %w", err)
-	}
-	_, err = io.Copy(io.Discard, r)
-	return errors.Join(err, r.Close())
+	return nil
 }
 
 // Busybox returns the file system of an image as a tar archive: the machine's

@@ -57,8 +57,9 @@ func rewrite(to io.Writer, from io.Reader, tag string) error {
 			}
 			content = bytes.NewReader(raw)
 		}
-		if name == "manifest.json" || name == "repositories" {
-			continue
+		switch name {
+		case "manifest.json", "repositories", "index.json", "oci-layout":
+			continue // a daemon that found an index would go by that
 		}
 		if err := out.WriteHeader(h); err != nil {
 			return fmt.Errorf("copy archive: %w", err)
