@@ -43,9 +43,8 @@ func (r *runner) keepToldTask(ctx context.Context) (stop func()) {
 		r.mu.Unlock()
 		if ok {
 			r.tellTask(ctx, task)
-		} else {
-			awaitEither(ctx, r.work)
 		}
+		r.awaitStop(ctx)
 		if ctx.Err() == nil {
 			r.killSandbox(ctx)
 		}
@@ -70,6 +69,7 @@ func (r *runner) tellTask(ctx context.Context, task engine.Interrupter) {
 		i, news := r.w.drain.toldNow()
 		if i != told && r.w.drain.yielding.Err() == nil {
 			if i.Stop && !told.Stop {
+				r.awaitStop(yielding)
 				r.taskLog.Infof("The task is told to stop, and has until %s to end", i.Deadline.UTC().Format(time.RFC3339))
 			}
 			err := contain(func() error { return task.Interrupt(yielding, i) })
@@ -89,9 +89,11 @@ func (r *runner) tellTask(ctx context.Context, task engine.Interrupter) {
 	}
 }
 
-func awaitEither(a, b context.Context) {
+// awaitStop waits until the run is stopped, lest the end of its task be taken for
+// a verdict on the task, or until ctx is done.
+func (r *runner) awaitStop(ctx context.Context) {
 	select {
-	case <-a.Done():
-	case <-b.Done():
+	case <-r.work.Done():
+	case <-ctx.Done():
 	}
 }
