@@ -169,25 +169,40 @@ func (r *runner) takeOver(ctx context.Context, position tasklog.Position) (run.E
 	defer r.resumed()
 	authorize := newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth)
 	if decided := r.saved.Resolution; decided != nil {
-		r.addFinishers(authorize)
+		if r.orphan && decided.Outcome == run.Exception {
+			// What the task has left is there to be salvaged, if it can be had.
+			_ = r.rejoin(ctx, authorize, position)
+			r.killSandbox(ctx)
+		}
+		if len(r.plugins) == 0 {
+			r.addFinishers(authorize)
+		}
 		return run.Resumed{State: run.Reporting, Resolution: *decided}, nil
 	}
 	if !r.orphan {
 		r.addFinishers(authorize)
 		return nil, errNotResumed
 	}
+	if err := r.rejoin(ctx, authorize, position); err != nil {
+		return nil, err
+	}
+	return run.Resumed{State: run.Running}, nil
+}
+
+// rejoin makes the plugins' parts, and takes over the sandbox.
+func (r *runner) rejoin(ctx context.Context, authorize auth.Authorize, position tasklog.Position) error {
 	contents, err := r.w.readPayload(r.claim.Task(), r.taskLog)
 	if err == nil {
 		err = r.addPlugins(contents, authorize)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := r.reattach(ctx, contents, authorize, position); err != nil {
 		r.log.ErrorContext(ctx, "reattach sandbox", slog.Any("error", err))
-		return nil, errNotResumed
+		return errNotResumed
 	}
-	return run.Resumed{State: run.Running}, nil
+	return nil
 }
 
 // resumeLog goes on with the task log, or starts another one.

@@ -123,6 +123,25 @@ func TestRunsOfAnEarlierProcess(t *testing.T) {
 	}
 }
 
+// A worker that was killed after it had told the queue that the host goes away,
+// and before it had saved what the task left.
+func TestNextProcessSalvagesWhatIsLeft(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j, e := new(journaltest.Memory), &enduringEngine{scriptedEngine: f.engine}
+		f.deps.Journal, f.deps.Engine = j, e
+		s := f.salvaged()
+		id := f.leave(j, "forever", journal.Started{At: time.Now()}, journal.Reached{State: run.Running},
+			journal.Resolving{Resolution: exception(run.WorkerShutdown)})
+		e.orphans = []task.RunID{id}
+		start := time.Now()
+		f.start()
+		f.expect(id, exception(run.WorkerShutdown), "said before", "=== Task Finished ===")
+		f.shutDown()
+		f.forgotten(j)
+		s.check(f, start, true)
+	})
+}
+
 // A worker that starts again only once its claims are over leaves nothing of the
 // runs either.
 func TestRunsWhoseClaimIsLostBeforeTheyAreResumed(t *testing.T) {
