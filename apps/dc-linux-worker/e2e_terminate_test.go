@@ -169,6 +169,48 @@ func TestTerminateWhileACallForWorkIsInFlight(t *testing.T) {
 	}
 }
 
+// A worker that is killed between the report and the rescue: the next process
+// saves what the task left.
+func TestKilledBeforeItHasSaved(t *testing.T) {
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	_, dir := testConfig(t, "{}")
+	_, at := testConfig(t, settingsIn(dir, "proj-test/rescue", "shutdownGrace: 1h, stopLead: 2h, taskGrace: 1h"))
+	args := []string{"start", "--config", filepath.Join(at, "worker.yml")}
+	first := startProgram(t, b, args...)
+	id := b.create(t, "taskQueueId: proj-test/rescue\nretries: 0\npayload: {maxRunTime: 600, command: [[/bin/sh, -c, "+
+		"'trap \"\" TERM; echo half > partial; echo re\"\"ady; while :; do sleep 0.05; done']],\n"+
+		"artifacts: [{type: file, path: partial, name: public/partial, onInterruption: upload}]}")
+	eventually(t, "the task's progress", func() bool { return prints(t, filepath.Join(dir, "state", "logs"), "ready\n") })
+	if err := first.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a resolution", func() bool {
+		status, err := b.queue.Status(t.Context(), id)
+		return err == nil && status.State == "exception"
+	})
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.cmd.Wait() // it was killed
+	second := startProgram(t, b, args...)
+	run := task.RunID{Task: id}
+	eventually(t, "the log", func() bool {
+		_, ok := b.artifact(t, run, backingLog)
+		return ok
+	})
+	tt := terminating{
+		log:       []string{"ready\n", "worker shutdown: SIGTERM", "=== Task Finished ==="},
+		artifacts: map[string]string{"public/partial": "half\n"},
+	}
+	tt.checkSaved(t, b, run)
+	if err := second.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.cmd.Wait(); err != nil {
+		t.Errorf("the next worker exits with %v", err)
+	}
+}
+
 // settingsIn returns the configuration of a worker that has all it keeps in a
 // directory.
 func settingsIn(dir, pool, worker string) string {
