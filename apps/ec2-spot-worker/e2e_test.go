@@ -28,6 +28,7 @@ import (
 	"github.com/taskcluster/taskcluster/v44/clients/client-go/tcworkermanager"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 )
 
 const (
@@ -140,6 +141,7 @@ func (d *deployment) start(t *testing.T) *program {
 	p.cmd.Env = append(os.Environ(),
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT="+d.metadata.URL,
 		"EC2_SPOT_WORKER_NATIVE_DIR="+filepath.Join(d.dir, "native"),
+		"EC2_SPOT_WORKER_DOCKER_HOST="+daemon.Host(),
 		"EC2_SPOT_WORKER_CACHES_TABLE="+filepath.Join(d.dir, "caches.json"),
 		"EC2_SPOT_WORKER_LIFECYCLE_ATEND=remove", // the machine of the test stays
 		"NOTIFY_SOCKET="+socket,
@@ -268,6 +270,7 @@ func (d *deployment) gone(t *testing.T, p *program) {
 func TestSpotInterruption(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
+		pool    string // what is configured
 		payload string
 		ready   func(t *testing.T, d *deployment, id string) bool
 		saved   map[string]string // artifacts
@@ -282,6 +285,20 @@ func TestSpotInterruption(t *testing.T) {
 			ready: func(t *testing.T, _ *deployment, _ string) bool {
 				t.Helper()
 				return len(processes(t, "3604.5")) == 1
+			},
+			saved: map[string]string{"public/half": "half\n"},
+		},
+		{
+			name: "while a container runs",
+			pool: `, "engine": "docker", "docker": {"egress": "none", "pull": "missing"}`,
+			payload: `{
+				"maxRunTime": 600, "image": "` + dockertest.Image + `",
+				"command": [["/bin/sh", "-c", "echo begun; echo half >/half; trap 'echo told; exit 1' TERM; sleep 3604.75 & wait"]],
+				"artifacts": [{"type": "file", "path": "/half", "name": "public/half", "onInterruption": "upload"}]
+			}`,
+			ready: func(t *testing.T, _ *deployment, _ string) bool {
+				t.Helper()
+				return len(processes(t, "3604.75")) == 1
 			},
 			saved: map[string]string{"public/half": "half\n"},
 		},
@@ -303,7 +320,7 @@ func TestSpotInterruption(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := newDeployment(t, `{"worker": {"capacity": 1}, "log": {"level": "info"}}`, `{"worker": {"pollInterval": "1s"}}`)
+			d := newDeployment(t, `{"worker": {"capacity": 1}`+tt.pool+`}`, `{"worker": {"pollInterval": "1s"}}`)
 			p := d.start(t)
 			p.ready(t)
 			id := d.create(t, tt.payload)

@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
 )
 
-// TestMain makes the test binary the worker's, and a supervisor, too.
+var daemon *dockertest.Daemon //nolint:gochecknoglobals // set before any test
+
+// TestMain makes the test binary the worker's, and a supervisor, too. Tests have
+// a Docker daemon, and a network of their own.
 func TestMain(m *testing.M) {
 	if supervisor.Invoked() {
 		os.Exit(supervisor.Main())
@@ -19,5 +21,5 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	os.Exit(dockertest.Main(m, &daemon))
 }
