@@ -150,7 +150,8 @@ func Start(args ...string) (_ *Daemon, err error) {
 	d := &Daemon{dir: dir, args: args}
 	// A disk of its own, so that it can be filled.
 	data := filepath.Join(dir, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
+	// A daemon that maps users is one of them here.
+	if err := errors.Join(os.Chmod(dir, 0o711), os.Mkdir(data, 0o711)); err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
 	if err := unix.Mount("tmpfs", data, "tmpfs", 0, fmt.Sprintf("size=%d", DiskSize)); err != nil {
