@@ -50,7 +50,10 @@ const (
 
 // replaced are the directories that tasks share on a host, and in place of
 // which each task sees one of its own.
-var replaced = map[string]string{"tmp": "/tmp", "var-tmp": "/var/tmp", "lock": "/run/lock"} //nolint:gochecknoglobals // a constant
+var replaced = map[string]string{"tmp": "/tmp", "var-tmp": "/var/tmp"} //nolint:gochecknoglobals // a constant
+
+// inMemory are those in place of which each task sees one in memory, as hosts do.
+var inMemory = []string{"/dev/shm", "/run/lock"} //nolint:gochecknoglobals // a constant
 
 // prepare makes a berth. It takes what it needs from the engine's pools.
 func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
@@ -58,7 +61,12 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &berth{id: e.places.take(), account: a, isolated: e.isolated, exited: make(chan struct{})}
+	place, err := e.places.take()
+	if err != nil {
+		e.users.give(a)
+		return nil, err
+	}
+	b := &berth{id: place, account: a, isolated: e.isolated, exited: make(chan struct{})}
 	b.dir = filepath.Join(e.places.dir, b.id)
 	b.workDir = filepath.Join(e.config.Dir, "tasks", a.name)
 	b.told = filepath.Join(e.config.Dir, tellingName)
@@ -71,7 +79,7 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 			err = errors.Join(err, e.vacate(context.WithoutCancel(ctx), b), e.places.give(b.id))
 		}
 	}()
-	if err := e.makePlace(b); err != nil {
+	if err := e.makeWork(b); err != nil {
 		return nil, err
 	}
 	if e.cgroups != nil {

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -141,13 +144,17 @@ func (e *Engine) openCgroups(ctx context.Context) error {
 // survey finds out which directories tasks share on this host.
 func (e *Engine) survey() {
 	e.replaced = map[string]string{}
+	e.places.inside = map[string]fs.FileMode{tellingName: 0o755}
 	for name, dir := range replaced {
 		if s, err := os.Lstat(dir); err == nil && s.IsDir() {
 			e.replaced[name] = dir
+			e.places.inside[name] = 0o777 | os.ModeSticky // as /tmp is
 		}
 	}
-	if s, err := os.Lstat("/dev/shm"); err == nil && s.IsDir() {
-		e.inMemory = []string{"/dev/shm"}
+	for _, dir := range inMemory {
+		if s, err := os.Lstat(dir); err == nil && s.IsDir() {
+			e.inMemory = append(e.inMemory, dir)
+		}
 	}
 }
 
@@ -177,7 +184,7 @@ func checkDir(dir string) error {
 // replacedAbove reports whether dir is below a directory that tasks see another
 // one in the place of.
 func replacedAbove(dir string) bool {
-	for _, r := range replaced {
+	for _, r := range slices.AppendSeq(slices.Clone(inMemory), maps.Values(replaced)) {
 		if strings.HasPrefix(filepath.Clean(dir), r+"/") {
 			return true
 		}

@@ -14,30 +14,63 @@ import (
 // So a directory is emptied after a task, and used again with what tasks cannot
 // change about it.
 type places struct {
-	dir      string // in which they are
-	instance string // tells those of this process from those of others
+	dir      string                 // in which they are
+	instance string                 // tells those of this process from those of others
+	inside   map[string]fs.FileMode // the directories that are in each of them
 
 	mu   sync.Mutex
 	free []string
 	made int
 }
 
-// take returns the name of a directory that is empty, or is still to be made.
-func (p *places) take() string {
+// take returns the name of a directory that is empty but for those inside. The
+// umask has no say in their modes, nor has a task before that had the rights of
+// root.
+func (p *places) take() (string, error) {
+	p.mu.Lock()
+	name := ""
+	if n := len(p.free); n > 0 {
+		name = p.free[n-1]
+		p.free = p.free[:n-1]
+	} else {
+		p.made++
+		name = p.instance + "-" + strconv.Itoa(p.made)
+	}
+	p.mu.Unlock()
+	dir := filepath.Join(p.dir, name)
+	err := makeDir(dir, 0o700)
+	for inner, mode := range p.inside {
+		if err == nil {
+			err = makeDir(filepath.Join(dir, inner), mode)
+		}
+	}
+	if err != nil {
+		return "", errors.Join(err, p.give(name))
+	}
+	return name, nil
+}
+
+// stock makes n more directories, for the time when tasks come. What cannot be
+// made now may be then.
+func (p *places) stock(n int) error {
+	var made []string
+	var err error
+	for range n {
+		var name string
+		if name, err = p.take(); err != nil {
+			break
+		}
+		made = append(made, name)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if n := len(p.free); n > 0 {
-		name := p.free[n-1]
-		p.free = p.free[:n-1]
-		return name
-	}
-	p.made++
-	return p.instance + "-" + strconv.Itoa(p.made)
+	p.free = append(p.free, made...)
+	return err
 }
 
 // give takes back a directory that nobody uses any more, and empties it.
 func (p *places) give(name string) error {
-	err := emptyPlace(filepath.Join(p.dir, name))
+	err := p.empty(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it was never made
 	}
@@ -62,30 +95,14 @@ func (p *places) close() error {
 	return err
 }
 
-// makePlace makes the directory of a berth and what belongs in it, as far as it
-// is not there. The umask has no say, nor has a task before it that had the
-// rights of root.
-func (e *Engine) makePlace(b *berth) error {
-	err := makeDir(b.dir, 0o700)
-	if err == nil {
-		err = makeDir(filepath.Join(b.dir, tellingName), 0o755)
-	}
-	if e.isolated {
-		for name := range e.replaced {
-			if err == nil {
-				err = makeDir(filepath.Join(b.dir, name), 0o777|os.ModeSticky) // as /tmp is
-			}
-		}
-	}
-	// A task can change a lot about its own directory: there is one for each.
+// makeWork makes the task directory, which is a task's own to change: there is
+// another one for each.
+func (e *Engine) makeWork(b *berth) error {
 	work := filepath.Join(b.dir, workName)
-	if err == nil {
-		err = os.Mkdir(work, 0o700)
+	if err := os.Mkdir(work, 0o700); err != nil || e.users.current != nil {
+		return err
 	}
-	if err == nil && e.users.current == nil {
-		err = os.Chown(work, int(b.account.uid), int(b.account.gid))
-	}
-	return err
+	return os.Chown(work, int(b.account.uid), int(b.account.gid))
 }
 
 func makeDir(name string, mode fs.FileMode) error {
@@ -95,19 +112,19 @@ func makeDir(name string, mode fs.FileMode) error {
 	return os.Chmod(name, mode)
 }
 
-// emptyPlace removes what a task and its supervisor have left in the directory
-// of a berth, but for what makePlace has made and the files that the next berth
+// empty removes what a task and its supervisor have left in the directory of a
+// berth, but for what is inside of each and the files that the next berth
 // overwrites.
-func emptyPlace(dir string) error {
-	root, err := os.OpenRoot(dir)
+func (p *places) empty(name string) error {
+	root, err := os.OpenRoot(filepath.Join(p.dir, name))
 	if err != nil {
 		return err
 	}
 	r := remover{top: root}
-	return errors.Join(r.emptyPlace(), root.Close())
+	return errors.Join(r.emptyPlace(p.inside), root.Close())
 }
 
-func (r *remover) emptyPlace() error {
+func (r *remover) emptyPlace(keep map[string]fs.FileMode) error {
 	// Directories that are deep come to the top, and may do so again.
 	for last := false; !last; {
 		entries, err := readSome(r.top)
@@ -116,11 +133,13 @@ func (r *remover) emptyPlace() error {
 		}
 		last = true
 		for _, entry := range entries {
-			switch name := entry.Name(); {
+			name := entry.Name()
+			_, kept := keep[name]
+			switch {
 			case name == processName:
 			case name == outputName:
 				err = truncate(r.top, name)
-			case name == tellingName, replaced[name] != "":
+			case kept:
 				err = r.emptyDir(r.top, name, name, 1)
 			case entry.IsDir():
 				last, err = false, r.remove(r.top, name, name, 1)

@@ -22,7 +22,7 @@ func TestPlacesAreUsedAgainAsIfNew(t *testing.T) {
 	for _, err := range []error{
 		os.MkdirAll(deep, 0o700),
 		os.WriteFile(filepath.Join(deep, "file"), []byte("text"), 0o600),
-		os.Symlink("/etc", filepath.Join(first.dir, "lock", "link")),
+		os.Symlink("/etc", filepath.Join(first.dir, "var-tmp", "link")),
 		os.Mkdir(filepath.Join(first.dir, workName, "closed"), 0),
 		os.Chmod(filepath.Join(first.dir, workName), 0o777),
 		os.Chmod(tmp, 0o700),

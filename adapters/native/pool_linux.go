@@ -42,10 +42,13 @@ func (e *Engine) fill(ctx context.Context) error {
 	}
 	select {
 	case <-filled:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := e.places.stock(e.config.Capacity); err != nil {
+		e.log.WarnContext(ctx, "directories of sandboxes not made ahead", slog.Any("error", err))
+	}
+	return nil
 }
 
 // empty empties the pool, once the engine's context is done.
