@@ -263,7 +263,7 @@ func (s *sandbox) tellEnd(l *tasklog.Log, done *transcript.Done, r engine.Result
 		Result: "FAILED",
 	}
 	switch {
-	case aborted:
+	case aborted, r.Killed && !r.Success:
 		o.Result = "ABORTED"
 	case r.Success:
 		o.Result = "SUCCEEDED"

@@ -115,7 +115,7 @@ func (s *sandbox) copyOutput(size int64) error {
 func (s *sandbox) logExecuted(l *tasklog.Log, x *supervisor.Executed) {
 	result := "SUCCEEDED"
 	switch {
-	case s.wasAborted():
+	case x.Killed || s.wasAborted():
 		result = "ABORTED"
 	case x.Failed != "" || x.ExitCode != 0:
 		result = "FAILED"

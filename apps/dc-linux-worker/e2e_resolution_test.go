@@ -78,7 +78,7 @@ func TestResolution(t *testing.T) {
 			name:  "maxRunTime exceeded: failed, and the log says so",
 			task:  "maxRunTime: 1\ncommand: [[/bin/sh, -c, 'echo before; sleep 3600'], [/bin/echo, unreachable]]\nartifacts: [{type: file, path: /etc/hostname, name: public/a}]",
 			state: "failed", reason: "failed",
-			log:       []string{"before", "max run time exceeded"},
+			log:       []string{"before", "max run time exceeded", "Exit Code: -1 (killed)", "Result: ABORTED"},
 			notInLog:  []string{"Executing command 1"},
 			artifacts: map[string]*stored{"public/a": {storage: "s3"}},
 		},

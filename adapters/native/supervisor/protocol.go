@@ -110,6 +110,7 @@ type Executed struct {
 	Failed             string // why the command could not be executed; empty if it was
 	ExitCode           int    // -1 if it did not exit by itself
 	Signal             string // what ended it otherwise
+	Killed             bool   // it did not end well, and a Kill had come by then
 	User, Kernel, Wall time.Duration
 	MaxRSS             int64 // bytes, of its largest process
 }

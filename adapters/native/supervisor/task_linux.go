@@ -82,6 +82,9 @@ func (t *task) execute(index int, argv []string, s *Start) Executed {
 	} else {
 		x.Signal = end.status.Signal().String()
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x.Killed = t.killed && x.ExitCode != 0
 	return x
 }
 
