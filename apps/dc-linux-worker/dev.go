@@ -108,7 +108,7 @@ export TASKCLUSTER_ACCESS_TOKEN=%[4]s
 #     "payload": {"command": [["/bin/echo", "hello"]], "maxRunTime": 60}
 #   }
 #   EOF
-#   taskcluster task log $id
+#   until taskcluster task log $id 2>/dev/null; do sleep 1; done # once it is there
 # A task that is in a file runs without any of this: dc-linux-worker run FILE.
 # An interrupt ends it all.
 `, q.RootURL(), pool, q.Credentials().ClientID, q.Credentials().AccessToken)

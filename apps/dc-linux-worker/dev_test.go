@@ -65,8 +65,12 @@ func TestDev(t *testing.T) {
 				t.Fatal(err)
 			}
 			env := map[string]string{}
+			var script strings.Builder // what is printed about creating a task
 			lines := bufio.NewScanner(stdout)
 			for lines.Scan() && !strings.Contains(lines.Text(), "An interrupt ends it all") {
+				if command, ok := strings.CutPrefix(lines.Text(), "#   "); ok {
+					script.WriteString(command + "\n")
+				}
 				if variable, ok := strings.CutPrefix(lines.Text(), "export "); ok {
 					name, value, _ := strings.Cut(variable, "=")
 					env[name] = value
@@ -96,6 +100,7 @@ func TestDev(t *testing.T) {
 				}
 				return status.State == "completed"
 			})
+			followAdvice(t, script.String(), env)
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
 			}
@@ -103,6 +108,24 @@ func TestDev(t *testing.T) {
 				t.Errorf("worker exits with %v; its log:\n%s", err, stderr.String())
 			}
 		})
+	}
+}
+
+// followAdvice does literally what "dev" says about Taskcluster's CLI.
+func followAdvice(t *testing.T, script string, env map[string]string) {
+	t.Helper()
+	peers, err := filepath.Abs("../../.bin/peers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := exec.CommandContext(t.Context(), "sh", "-eu", "-c", script)
+	shell.Env = []string{"PATH=" + peers + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	for name, value := range env {
+		shell.Env = append(shell.Env, name+"="+value)
+	}
+	out, err := shell.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "\nhello\n") {
+		t.Errorf("the advice of dev fails: %v\n%s\nIt was:\n%s", err, out, script)
 	}
 }
 
