@@ -194,9 +194,9 @@ func TestKilledBeforeItHasSaved(t *testing.T) {
 	_ = first.cmd.Wait() // it was killed
 	second := startProgram(t, b, args...)
 	run := task.RunID{Task: id}
-	eventually(t, "the log", func() bool {
-		_, ok := b.artifact(t, run, backingLog)
-		return ok
+	eventually(t, "the log, and the link to it, which comes last", func() bool {
+		artifacts, err := b.queue.Artifacts(t.Context(), run)
+		return err == nil && slices.ContainsFunc(artifacts, func(a client.Artifact) bool { return a.Name == "public/logs/live.log" })
 	})
 	tt := terminating{
 		log:       []string{"ready\n", "worker shutdown: SIGTERM", "=== Task Finished ==="},
