@@ -96,9 +96,13 @@ func newDeployment(t *testing.T, definition, secret string) *deployment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.metadata = newMetadata(t, map[string]any{
+	userData, err := json.Marshal(map[string]any{
 		"rootUrl": server.RootURL(), "workerPoolId": pool, "providerId": "aws", "workerGroup": mockRegion, "workerConfig": map[string]any{},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.metadata = newMetadata(t, userData)
 	return d
 }
 
@@ -127,8 +131,9 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// start starts the worker.
-func (d *deployment) start(t *testing.T) *program {
+// start starts the worker, with variables of the environment that take the place
+// of those which it has here.
+func (d *deployment) start(t *testing.T, environ ...string) *program {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -138,7 +143,7 @@ func (d *deployment) start(t *testing.T) *program {
 	t.Cleanup(func() { conn.Close() })
 	p := &program{cmd: exec.CommandContext(t.Context(), "/proc/self/exe", "start"), stderr: &lockedBuffer{}}
 	p.cmd.Args[0] = app
-	p.cmd.Env = append(os.Environ(),
+	p.cmd.Env = append(append(os.Environ(),
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT="+d.metadata.URL,
 		"EC2_SPOT_WORKER_NATIVE_DIR="+filepath.Join(d.dir, "native"),
 		"EC2_SPOT_WORKER_DOCKER_HOST="+daemon.Host(),
@@ -147,7 +152,7 @@ func (d *deployment) start(t *testing.T) *program {
 		"NOTIFY_SOCKET="+socket,
 		"JOURNAL_STREAM=1:2",
 		"WATCHDOG_USEC=20000000",
-	)
+	), environ...)
 	p.cmd.Stderr = p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -440,13 +445,65 @@ func processes(t *testing.T, arg string) []int {
 	return found
 }
 
-// A worker without tasks removes itself.
+// A worker without tasks removes itself, and turns its machine off.
 func TestIdle(t *testing.T) {
 	d := newDeployment(t, `{"lifecycle": {"maxIdle": "1s"}}`, `{}`)
-	p := d.start(t)
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "shutdown"), []byte("#!/bin/sh\necho \"$@\" >"+bin+"/arguments\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := d.start(t, "EC2_SPOT_WORKER_LIFECYCLE_ATEND=powerOff", "PATH="+bin+":"+os.Getenv("PATH"))
 	d.gone(t, p)
 	if !strings.Contains(p.stderr.String(), "no task for 1s") {
 		t.Errorf("the log does not say why:\n%s", p.stderr)
+	}
+	arguments, err := os.ReadFile(filepath.Join(bin, "arguments"))
+	if want := "-h now taskcluster-worker: the worker has stopped\n"; err != nil || string(arguments) != want {
+		t.Errorf("shutdown is called with %q, %v, want %q", arguments, err, want)
+	}
+}
+
+// An instance that something else than worker-manager has launched, by a script,
+// is a static worker.
+func TestStaticWorker(t *testing.T) {
+	d := newDeployment(t, `{}`, `{}`)
+	d.metadata.stop()
+	d.metadata = newMetadata(t, []byte("#!/bin/bash\nset -e\n"))
+	const static, secret = "proj-test/static", "a_secret_of_44_characters_as_is_due_00000000"
+	_, err := d.manager.CreateWorkerPool(static, &tcworkermanager.WorkerPoolDefinition{
+		ProviderID: "static", Description: "d", Owner: "owner@example.com", Config: json.RawMessage(`{}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.manager.CreateWorker(static, "here", mockInstance, &tcworkermanager.WorkerCreationUpdateRequest{
+		Expires: tcclient.Time(time.Now().Add(time.Hour)), Capacity: 1, ProviderInfo: json.RawMessage(`{"staticSecret": "` + secret + `"}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	unconfigured := d.start(t)
+	_ = unconfigured.cmd.Wait() // its code is looked at below
+	for _, want := range []string{
+		"neither is rootURL configured, nor does the user data have rootUrl", "neither is worker.pool", "neither is provider.id",
+	} {
+		if code := unconfigured.cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(unconfigured.stderr.String(), want) {
+			t.Errorf("the worker exits with %d, want %d; its log lacks %q:\n%s", code, exitFailed, want, unconfigured.stderr)
+		}
+	}
+
+	p := d.start(t, "TASKCLUSTER_ROOT_URL="+d.server.RootURL(), "EC2_SPOT_WORKER_WORKER_POOL="+static, "EC2_SPOT_WORKER_WORKER_GROUP=here",
+		"EC2_SPOT_WORKER_PROVIDER_ID=static", "EC2_SPOT_WORKER_PROVIDER_SECRET="+secret)
+	p.ready(t)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("the worker exits with %v; its log:\n%s", err, p.stderr)
+	}
+	if w, err := d.manager.Worker(static, "here", mockInstance); err != nil || w.State != "stopped" {
+		t.Errorf("the worker is %s, %v, want stopped", w.State, err)
 	}
 }
 

@@ -35,15 +35,11 @@ type metadata struct {
 }
 
 // newMetadata starts the service of an instance with user data, which lives on.
-func newMetadata(t *testing.T, userData any) *metadata {
+func newMetadata(t *testing.T, userData []byte) *metadata {
 	t.Helper()
-	raw, err := json.Marshal(userData)
-	if err != nil {
-		t.Fatal(err)
-	}
 	// Its own form of a configuration has user data in base64.
 	config, err := json.Marshal(map[string]any{
-		"userdata": map[string]any{"values": map[string]any{"userdata": base64.StdEncoding.EncodeToString(raw)}},
+		"userdata": map[string]any{"values": map[string]any{"userdata": base64.StdEncoding.EncodeToString(userData)}},
 	})
 	if err != nil {
 		t.Fatal(err)
