@@ -28,7 +28,7 @@ type places struct {
 // root.
 func (p *places) take() (string, error) {
 	p.mu.Lock()
-	name := ""
+	var name string
 	if n := len(p.free); n > 0 {
 		name = p.free[n-1]
 		p.free = p.free[:n-1]
