@@ -1,5 +1,5 @@
-// Package activity announces that a worker has been idle for too long, has run
-// enough tasks, or has lived long enough.
+// Package activity announces that a worker has been idle for too long, or has
+// lived long enough.
 package activity
 
 import (
@@ -13,9 +13,8 @@ import (
 
 // Config says what is enough. What is zero has no limit.
 type Config struct {
-	Idle  time.Duration // without any task
-	Tasks int           // that were begun
-	Life  time.Duration // of the worker's process
+	Idle time.Duration // without any task
+	Life time.Duration // of the worker's process
 }
 
 // Source announces that there was enough. Running tasks may finish. It has to be
@@ -28,7 +27,6 @@ type Source struct {
 	mu      sync.Mutex
 	idle    *time.Timer // runs while no task does; nil without a limit
 	running int
-	begun   int
 }
 
 var _ interrupt.Source = (*Source)(nil)
@@ -36,7 +34,7 @@ var _ interrupt.Source = (*Source)(nil)
 // New returns a source for a worker that begins its life now, idle. The returned
 // function ends what it does.
 func New(cfg Config) (*Source, func()) {
-	s := &Source{cfg: cfg, notices: make(chan interrupt.Notice, 3)}
+	s := &Source{cfg: cfg, notices: make(chan interrupt.Notice, 2)}
 	if cfg.Life > 0 {
 		s.life = time.AfterFunc(cfg.Life, func() { s.announce(fmt.Sprintf("the worker has lived for %v", cfg.Life)) })
 	}
@@ -81,12 +79,8 @@ func (s *Source) Began() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running++
-	s.begun++
 	if s.idle != nil {
 		s.idle.Stop()
-	}
-	if s.begun == s.cfg.Tasks {
-		s.announce(fmt.Sprintf("number of tasks reached: %d", s.begun))
 	}
 }
 

@@ -17,21 +17,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// harness has a worker begin its only task.
+// harness has a worker end its only task, and have no other one.
 type harness struct{ source *Source }
 
 func (h harness) Source(testing.TB) interrupt.Source { return h.source }
 
 func (h harness) Announce(testing.TB) string {
-	h.source.Began()
-	return "number of tasks reached: 1"
+	h.source.Ended()
+	return "no task for 5ms"
 }
 
 func TestConforms(t *testing.T) {
 	interrupttest.TestOnce(t, func(tb testing.TB) interrupttest.Harness {
 		tb.Helper()
-		s, stop := New(Config{Tasks: 1})
+		s, stop := New(Config{Idle: 5 * time.Millisecond})
 		tb.Cleanup(stop)
+		s.Began()
 		return harness{s}
 	})
 }
@@ -65,30 +66,17 @@ func TestLimits(t *testing.T) {
 			map[time.Duration]string{13 * time.Minute: "no task for 5m0s"},
 		},
 		{
-			"the last task begins",
-			Config{Tasks: 2, Idle: time.Hour},
-			[]step{{time.Minute, began}, {2 * time.Minute, ended}, {3 * time.Minute, began}},
-			map[time.Duration]string{3 * time.Minute: "number of tasks reached: 2"},
-		},
-		{
-			"more tasks begin than should",
-			Config{Tasks: 1},
-			[]step{{time.Minute, began}, {time.Minute, began}},
-			map[time.Duration]string{time.Minute: "number of tasks reached: 1"},
-		},
-		{
 			"life is over, whatever runs",
 			Config{Life: time.Hour},
 			[]step{{50 * time.Minute, began}},
 			map[time.Duration]string{time.Hour: "the worker has lived for 1h0m0s"},
 		},
 		{
-			"all of them",
-			Config{Idle: 10 * time.Minute, Tasks: 1, Life: time.Hour},
+			"both of them",
+			Config{Idle: 10 * time.Minute, Life: time.Hour},
 			[]step{{20 * time.Minute, began}, {30 * time.Minute, ended}},
 			map[time.Duration]string{
 				10 * time.Minute: "no task for 10m0s",
-				20 * time.Minute: "number of tasks reached: 1",
 				40 * time.Minute: "no task for 10m0s",
 				time.Hour:        "the worker has lived for 1h0m0s",
 			},
@@ -130,7 +118,7 @@ func TestLimits(t *testing.T) {
 
 func TestNobodyNeedsToWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, stop := New(Config{Idle: time.Minute, Tasks: 1, Life: time.Hour})
+		s, stop := New(Config{Idle: time.Minute, Life: time.Hour})
 		for range 10 {
 			<-time.After(2 * time.Minute)
 			s.Began()

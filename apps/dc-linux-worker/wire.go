@@ -79,7 +79,8 @@ func composeEmbedded(ctx context.Context, c config, q devqueue.Config, h parts.H
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	panic(wire.Build(
 		worker.New, parts.WorkerConfig, parts.NewDeps, wire.Struct(new(parts.Parts), "Engine", "Plugins"),
-		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker"), wire.FieldsOf(new(workerConfig), "Worker"),
+		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker", "Lifecycle"),
+		wire.FieldsOf(new(workerConfig), "Worker"), wire.FieldsOf(new(lifecycleConfig), "Lifecycle"), wire.Value(parts.Hooks{}),
 		parts.IdleEngine,
 		parts.InOrder,
 		env.New, parts.EnvConfig, wire.Value(parts.Deployment{}), parts.NoTelemetry,

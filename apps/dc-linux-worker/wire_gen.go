@@ -34,12 +34,12 @@ import (
 func composeWorker(ctx context.Context, c config, d parts.Deployment, m membership, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
 	mainWorkerConfig := c.Worker
 	sectionWorker := mainWorkerConfig.Worker
-	program := thisProgram()
-	config2 := parts.WorkerConfig(sectionWorker, d, program)
-	signalsConfig := parts.SignalsConfig(sectionWorker)
-	source, cleanup := signals.New(signalsConfig)
 	mainLifecycleConfig := c.Lifecycle
 	lifecycle := mainLifecycleConfig.Lifecycle
+	program := thisProgram()
+	config2 := parts.WorkerConfig(sectionWorker, lifecycle, h, d, program)
+	signalsConfig := parts.SignalsConfig(sectionWorker)
+	source, cleanup := signals.New(signalsConfig)
 	linux := c.Linux
 	activityConfig := parts.ActivityConfig(lifecycle, h)
 	activitySource, cleanup2 := activity.New(activityConfig)
@@ -250,9 +250,12 @@ var (
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	mainWorkerConfig := c.Worker
 	sectionWorker := mainWorkerConfig.Worker
+	mainLifecycleConfig := c.Lifecycle
+	lifecycle := mainLifecycleConfig.Lifecycle
+	hooks := _wireHooksValue
 	deployment := _wireDeploymentValue
 	program := thisProgram()
-	config2 := parts.WorkerConfig(sectionWorker, deployment, program)
+	config2 := parts.WorkerConfig(sectionWorker, lifecycle, hooks, deployment, program)
 	linux := c.Linux
 	engine := parts.IdleEngine(linux)
 	envConfig := parts.EnvConfig(deployment)
@@ -284,6 +287,7 @@ func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 }
 
 var (
+	_wireHooksValue            = parts.Hooks{}
 	_wireDeploymentValue       = parts.Deployment{}
 	_wireExitstatusConfigValue = exitstatus.Config{}
 	_wireConfigValue2          = artifacts.Config{}

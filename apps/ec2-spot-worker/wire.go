@@ -75,7 +75,8 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	panic(wire.Build(
 		worker.New, parts.WorkerConfig, parts.NewDeps, wire.Struct(new(parts.Parts), "Engine", "Plugins"),
-		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker"), wire.FieldsOf(new(workerConfig), "Worker"),
+		thisProgram, wire.FieldsOf(new(config), "Linux", "Worker", "Lifecycle"),
+		wire.FieldsOf(new(workerConfig), "Worker"), wire.FieldsOf(new(lifecycleConfig), "Lifecycle"), wire.Value(parts.Hooks{}),
 		parts.IdleEngine,
 		parts.InOrder,
 		env.New, parts.EnvConfig, wire.Value(parts.Deployment{}), parts.NoTelemetry,

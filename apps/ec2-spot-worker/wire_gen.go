@@ -34,15 +34,15 @@ import (
 func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadata, h parts.Hooks, log *slog.Logger) (*parts.Assembly, func(), error) {
 	mainWorkerConfig := c.Worker
 	sectionWorker := mainWorkerConfig.Worker
+	mainLifecycleConfig := c.Lifecycle
+	lifecycle := mainLifecycleConfig.Lifecycle
 	deployment := j.Deployment
 	program := thisProgram()
-	config2 := parts.WorkerConfig(sectionWorker, deployment, program)
+	config2 := parts.WorkerConfig(sectionWorker, lifecycle, h, deployment, program)
 	signalsConfig := parts.SignalsConfig(sectionWorker)
 	source, cleanup := signals.New(signalsConfig)
-	mainLifecycleConfig := c.Lifecycle
 	ec2InterruptionConfig := interruptionConfig(mainLifecycleConfig)
 	interruptions, cleanup2 := ec2.NewInterruptions(ctx, m, ec2InterruptionConfig, log)
-	lifecycle := mainLifecycleConfig.Lifecycle
 	linux := c.Linux
 	activityConfig := parts.ActivityConfig(lifecycle, h)
 	activitySource, cleanup3 := activity.New(activityConfig)
@@ -227,9 +227,12 @@ var (
 func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 	mainWorkerConfig := c.Worker
 	sectionWorker := mainWorkerConfig.Worker
+	mainLifecycleConfig := c.Lifecycle
+	lifecycle := mainLifecycleConfig.Lifecycle
+	hooks := _wireHooksValue
 	deployment := _wireDeploymentValue
 	program := thisProgram()
-	config2 := parts.WorkerConfig(sectionWorker, deployment, program)
+	config2 := parts.WorkerConfig(sectionWorker, lifecycle, hooks, deployment, program)
 	linux := c.Linux
 	engine := parts.IdleEngine(linux)
 	envConfig := parts.EnvConfig(deployment)
@@ -261,6 +264,7 @@ func composeIdle(c config, log *slog.Logger) (*worker.Worker, error) {
 }
 
 var (
+	_wireHooksValue            = parts.Hooks{}
 	_wireDeploymentValue       = parts.Deployment{}
 	_wireExitstatusConfigValue = exitstatus.Config{}
 	_wireConfigValue2          = artifacts.Config{}

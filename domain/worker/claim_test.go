@@ -293,3 +293,36 @@ func TestTellsOfRunsThatBeginBeforeTheyEnd(t *testing.T) {
 		}
 	})
 }
+
+func TestClaimsNoMoreThanItsNumberOfTasks(t *testing.T) {
+	for _, tt := range []struct {
+		name, script string
+		capacity     int
+	}{
+		{"one after the other", "sleep 10m", 1},
+		{"at once", "sleep 10m", 2},
+		{"with slots to spare", "sleep 10m", 8},
+		{"so short that it is over at once", "", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				f.cfg.Capacity, f.cfg.Tasks = tt.capacity, 3
+				for range 10 {
+					f.addTask(tt.script)
+				}
+				f.start()
+				if err := f.stopped(); err != nil {
+					f.Errorf("worker ended with %v", err)
+				}
+				if got := len(f.reports); got != 3 {
+					f.Errorf("worker had %d runs, want 3", got)
+				}
+				for _, r := range f.reports {
+					if r.Resolution != completed {
+						f.Errorf("a run is %v, want %v", r.Resolution, completed)
+					}
+				}
+			})
+		})
+	}
+}

@@ -51,6 +51,7 @@ type Config struct {
 	Instance string // instance type, for the head of task logs; may be empty
 
 	Capacity int           // tasks at once, 1 to MaxCapacity; default 1
+	Tasks    int           // runs after which the worker drains; any number if zero
 	Poll     time.Duration // between checks for cancellation; default 30 s
 	Salvage  time.Duration // the longest time for saving what an exception leaves; default 15 min
 	Cleanup  time.Duration // how long a hook may go on after its run was stopped; default 5 min
@@ -135,7 +136,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		cfg:    cfg,
 		deps:   deps,
 		schema: schema,
-		slots:  newSlots(cfg.Capacity),
+		slots:  newSlots(cfg.Capacity, cfg.Tasks),
 		stay:   stay,
 		leave:  leave,
 		health: health{limit: cfg.Faults},
@@ -172,6 +173,9 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	w.resumeAll(ctx)
 	w.claimWhileAllowed()
+	if w.slots.spent() {
+		w.drain.notice(interrupt.Notice{Cause: fmt.Sprintf("number of tasks reached: %d", w.cfg.Tasks)})
+	}
 	if !w.slots.waitIdle(w.stay) {
 		return ErrLeft
 	}

@@ -45,7 +45,9 @@ func (a *Assembly) Work(ctx context.Context, shut func(), log *slog.Logger) erro
 	if err != nil {
 		why = err.Error()
 	}
-	if err := a.Host.Retire(context.WithoutCancel(ctx), why); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retirement)
+	defer cancel()
+	if err := a.Host.Retire(ctx, why); err != nil {
 		log.ErrorContext(ctx, "host does not retire", slog.Any("error", err))
 	}
 	return err
@@ -90,6 +92,9 @@ func reportable(err error) bool {
 	_, unreachable := errors.AsType[*taskcluster.UnreachableError](err)
 	return !refused && !unreachable
 }
+
+// retirement is how long whoever takes the host away has to say so.
+const retirement = 2 * time.Minute
 
 // removal is how long the deployment has to take note that the worker is gone,
 // or of why.

@@ -63,7 +63,7 @@ func newAssembly(t *testing.T, server *devqueue.Server, l *life, token string) (
 	}
 	t.Cleanup(shut)
 	notices := &interrupttest.Memory{}
-	cfg := WorkerConfig(section.Worker{Capacity: 1}, d, Program{Name: "test"})
+	cfg := WorkerConfig(section.Worker{Capacity: 1}, section.Lifecycle{}, Hooks{}, d, Program{Name: "test"})
 	w, err := worker.New(cfg, NewDeps(Parts{
 		Interrupts: []interrupt.Source{notices}, Queue: taskcluster.NewQueue(client), Engine: IdleEngine(section.Linux{}),
 		Telemetry: telemetry.Off{}, Log: log,

@@ -17,8 +17,13 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 )
 
-// WorkerConfig returns the configuration of the use cases.
-func WorkerConfig(w section.Worker, d Deployment, p Program) worker.Config {
+// WorkerConfig returns the configuration of the use cases. A worker without state,
+// which a command runs for its own end, has any number of tasks.
+func WorkerConfig(w section.Worker, l section.Lifecycle, h Hooks, d Deployment, p Program) worker.Config {
+	tasks := l.MaxTasks
+	if h.State == "" {
+		tasks = 0
+	}
 	return worker.Config{
 		Pool:     d.Worker.Pool,
 		Group:    d.Worker.Group,
@@ -26,6 +31,7 @@ func WorkerConfig(w section.Worker, d Deployment, p Program) worker.Config {
 		Version:  p.Version,
 		Instance: d.Machine.InstanceType,
 		Capacity: w.Capacity,
+		Tasks:    tasks,
 		Poll:     w.PollInterval,
 		Lead:     orNone(w.StopLead),
 		Grace:    orNone(w.TaskGrace),

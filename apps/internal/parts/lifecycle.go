@@ -47,5 +47,5 @@ func ActivityConfig(l section.Lifecycle, h Hooks) activity.Config {
 	if h.State == "" {
 		return activity.Config{}
 	}
-	return activity.Config{Idle: l.MaxIdle, Tasks: l.MaxTasks, Life: l.MaxLife}
+	return activity.Config{Idle: l.MaxIdle, Life: l.MaxLife}
 }

@@ -10,7 +10,7 @@ import (
 // then may finish.
 type Lifecycle struct {
 	MaxIdle       time.Duration `mapstructure:"maxIdle" default:"0s" min:"0s" doc:"How long the worker goes on without any task; 0s is for ever."`
-	MaxTasks      int           `mapstructure:"maxTasks" default:"0" min:"0" doc:"How many tasks the worker runs; 0 is any number. With a capacity above 1 it may run some more, since it claims several at once."`
+	MaxTasks      int           `mapstructure:"maxTasks" default:"0" min:"0" doc:"How many tasks the worker runs; 0 is any number. Those of an earlier process that it goes on with count, too."`
 	MaxLife       time.Duration `mapstructure:"maxLife" default:"0s" min:"0s" doc:"How long after its start the worker takes on tasks; 0s is for ever."`
 	MinDisk       setting.Bytes `mapstructure:"minDisk" computed:"no limit" min:"1MiB" doc:"With less free for a minute where state or native.dir is, the worker takes on no more tasks."`
 	MinMemory     setting.Bytes `mapstructure:"minMemory" computed:"no limit" min:"1MiB" doc:"With less free for a minute, the worker takes on no more tasks. What the system can free at once counts as free."`
