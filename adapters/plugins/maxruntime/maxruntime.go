@@ -100,10 +100,7 @@ func (p *taskPlugin) watch(ctx context.Context, s engine.Sandbox) {
 		case <-timer.C:
 		}
 		if !said {
-			// A log that stalls must not hold up the kill.
-			p.done.Go(func() {
-				p.task.Log.Errorf("Task aborted - max run time exceeded (%.0f seconds)", p.limit.Seconds())
-			})
+			p.say(pause)
 			said = true
 		}
 		err := s.Kill(ctx)
@@ -112,6 +109,22 @@ func (p *taskPlugin) watch(ctx context.Context, s engine.Sandbox) {
 		}
 		p.log.ErrorContext(ctx, "could not kill sandbox that exceeds its max run time",
 			slog.String("run", p.task.Run.String()), slog.Any("error", err))
+	}
+}
+
+// say says in the log why the task ends, before it does. A log that stalls must
+// not hold up the kill for longer than patience.
+func (p *taskPlugin) say(patience time.Duration) {
+	said := make(chan struct{})
+	p.done.Go(func() {
+		defer close(said)
+		p.task.Log.Errorf("Task aborted - max run time exceeded (%.0f seconds)", p.limit.Seconds())
+	})
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-said:
+	case <-timer.C:
 	}
 }
 

@@ -179,7 +179,7 @@ func TestKillsThoughTheLogStalls(t *testing.T) {
 		if err := fakes.Started(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(time.Minute)
+		<-time.After(time.Minute + time.Second) // which the log may take
 		synctest.Wait()
 		if !killed(fakes) {
 			t.Error("the sandbox runs on")
