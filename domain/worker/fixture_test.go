@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -286,7 +287,7 @@ type scriptedSandbox struct {
 	end     chan string // "kill", "abort" or "heed"
 	over    chan struct{}
 	result  engine.Result
-	aborted bool
+	aborted atomic.Bool
 }
 
 func (s *scriptedSandbox) play(script string, o engine.Options) {
@@ -305,10 +306,11 @@ func (s *scriptedSandbox) play(script string, o engine.Options) {
 	case <-timer.C:
 		s.result.Success = script != "fail"
 	case how := <-s.end:
-		s.aborted, s.result.Killed = how == "abort", how != "heed"
+		s.aborted.Store(how == "abort")
+		s.result.Killed = how != "heed"
 		s.result.Success, s.result.Interrupted = how == "heed", how == "heed"
 	}
-	if s.aborted {
+	if s.aborted.Load() {
 		s.e.hold(-1)
 	}
 }
@@ -319,7 +321,7 @@ func (s *scriptedSandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
 		return nil, ctx.Err()
 	case <-s.over:
 	}
-	if s.aborted {
+	if s.aborted.Load() {
 		return nil, engine.ErrAborted
 	}
 	return &scriptedResults{s: s}, nil
@@ -339,8 +341,7 @@ func (s *scriptedSandbox) Abort(context.Context) error {
 	default:
 	}
 	<-s.over
-	if !s.aborted { // it ended on its own, and nobody took the results
-		s.aborted = true
+	if s.aborted.CompareAndSwap(false, true) { // it ended on its own, and nobody took the results
 		s.e.hold(-1)
 	}
 	return nil
