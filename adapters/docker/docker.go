@@ -228,6 +228,9 @@ func (e *Engine) PayloadSchema() []byte { return payloadSchema }
 // Close implements engine.Engine. What cannot be removed now is left to the next
 // worker of the same instance.
 func (e *Engine) Close() error {
+	if e.detached.Load() {
+		return nil
+	}
 	var errs []error
 	e.cancel()
 	e.background.Wait()

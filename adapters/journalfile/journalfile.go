@@ -36,6 +36,10 @@ type Config struct {
 	// Wait is how long to wait for the worker that uses Dir to end, as when it
 	// makes way for this one. The default is not to wait.
 	Wait time.Duration
+
+	// Ask asks the process that uses Dir, by its lock file, to make way. It is
+	// called once, if there is one. Without it, nobody is asked.
+	Ask func(pid int, lock string) error
 }
 
 // Names of files.

@@ -34,13 +34,19 @@ func lock(ctx context.Context, cfg Config) (unlock func(), err error) {
 	defer cancel()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	for {
+	for ask := cfg.Ask; ; {
 		taken, err := tryLock(f)
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 		if taken {
 			break
+		}
+		if pid, err := strconv.Atoi(owner(f)); ask != nil && err == nil {
+			if err := ask(pid, f.Name()); err != nil {
+				return nil, fmt.Errorf("%w %s, and cannot be asked to make way: process %d: %w", ErrInUse, cfg.Dir, pid, err)
+			}
+			ask = nil
 		}
 		select {
 		case <-ticker.C:

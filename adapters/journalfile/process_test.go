@@ -133,3 +133,40 @@ func TestOneWorkerAtATime(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestWorkerIsAskedToMakeWay(t *testing.T) {
+	dir := t.TempDir()
+	cmd, lines := child(t, dir)
+	discard := slog.New(slog.DiscardHandler)
+
+	refused := errors.New("refused")
+	cfg := Config{Dir: dir, Wait: time.Hour, Ask: func(int, string) error { return refused }}
+	if _, _, err := Open(t.Context(), cfg, telemetry.Off{}, discard); !errors.Is(err, ErrInUse) || !errors.Is(err, refused) {
+		t.Errorf("opened with %v, want that the other worker cannot be asked", err)
+	}
+	asked := 0
+	cfg.Ask = func(pid int, lock string) error {
+		asked++
+		if _, err := os.Stat(lock); pid != cmd.Process.Pid || err != nil {
+			t.Errorf("process %d was asked, by %s: %v", pid, lock, err)
+		}
+		time.AfterFunc(3*poll, func() { kill(t, cmd, lines) })
+		return nil
+	}
+	_, shut, err := Open(t.Context(), cfg, telemetry.Off{}, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shut()
+	if asked != 1 {
+		t.Errorf("it was asked %d times", asked)
+	}
+	// Where nobody is there, nobody is asked.
+	if _, shut, err = Open(t.Context(), cfg, telemetry.Off{}, discard); err != nil {
+		t.Fatal(err)
+	}
+	shut()
+	if asked != 1 {
+		t.Errorf("nobody was asked %d times", asked)
+	}
+}

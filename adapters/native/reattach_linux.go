@@ -13,6 +13,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
@@ -161,6 +163,9 @@ func (e *Engine) board(o *orphan) (_ *berth, _ *supervisor.Hello, err error) {
 	}
 	go func() {
 		_, _ = awaitProcess(pidfd, -1) // it fails for no descriptor but a wrong one
+		// It is a child where this program has taken the place of the one that
+		// started it, and would stay as a zombie.
+		_ = unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), nil, unix.WEXITED|unix.WNOHANG, nil)
 		_ = pidfd.Close()
 		close(b.exited)
 	}()

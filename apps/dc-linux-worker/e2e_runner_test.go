@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -49,7 +48,7 @@ func (m *managed) startWorker(t *testing.T, provider, workerConfig map[string]an
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{cmd: exec.CommandContext(t.Context(), runner, file), stderr: &bytes.Buffer{}}
+	p := &program{cmd: exec.CommandContext(t.Context(), runner, file), stderr: &said{}}
 	// What is in the environment is not the worker's.
 	p.cmd.Env = append(os.Environ(), "TASKCLUSTER_CLIENT_ID=somebody", "TASKCLUSTER_ROOT_URL=https://tc.example.com")
 	p.cmd.Stdout, p.cmd.Stderr = p.stderr, p.stderr

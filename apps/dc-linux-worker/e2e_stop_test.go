@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -90,25 +91,56 @@ func TestDeadline(t *testing.T) {
 // program is the worker in a process of its own.
 type program struct {
 	cmd    *exec.Cmd
-	stderr *bytes.Buffer
+	stderr *said
+}
+
+// said is what a program has said so far.
+type said struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+// Write implements io.Writer.
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text = append(s.text, p...)
+	return len(p), nil
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.text)
 }
 
 // startProgram starts the worker in a process of its own, on the queue of a
-// bench, and waits until it works.
+// bench.
 func startProgram(t *testing.T, b *bench, args ...string) *program {
 	t.Helper()
+	return startProgramIn(t, b.environ(), args...)
+}
+
+// environ has the variables by which a worker knows the queue of a bench.
+func (b *bench) environ() []string {
 	creds := b.server.Credentials()
-	return startProgramIn(t, []string{
+	return []string{
 		"TASKCLUSTER_ROOT_URL=" + b.server.RootURL(),
 		"TASKCLUSTER_CLIENT_ID=" + creds.ClientID,
 		"TASKCLUSTER_ACCESS_TOKEN=" + creds.AccessToken,
-	}, args...)
+	}
 }
 
 // startProgramIn starts the worker in a process of its own, with some variables.
 func startProgramIn(t *testing.T, environ []string, args ...string) *program {
 	t.Helper()
-	p := &program{cmd: exec.CommandContext(t.Context(), "/proc/self/exe", args...), stderr: &bytes.Buffer{}}
+	return startProgramAt(t, "/proc/self/exe", environ, args...)
+}
+
+// startProgramAt is startProgramIn for a copy of the worker.
+func startProgramAt(t *testing.T, path string, environ []string, args ...string) *program {
+	t.Helper()
+	p := &program{cmd: exec.CommandContext(t.Context(), path, args...), stderr: &said{}}
 	p.cmd.Args[0] = "dc-linux-worker"
 	p.cmd.Env = append(os.Environ(), environ...)
 	p.cmd.Stderr = p.stderr

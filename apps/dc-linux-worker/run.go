@@ -62,7 +62,7 @@ TASK: that is the same as "start" with --with-worker-runner.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.runner {
-				return start(cmd.Context(), startOptions{o.config, true}, s)
+				return start(cmd.Context(), startOptions{config: o.config, runner: true}, s)
 			}
 			o.task = args[0]
 			return run(cmd.Context(), o, s)

@@ -18,8 +18,10 @@ import (
 
 // startOptions are the flags of "start".
 type startOptions struct {
-	config string
-	runner bool // start-worker has started the worker
+	config   string
+	runner   bool // start-worker has started the worker
+	takeOver bool
+	handover *parts.Handover
 }
 
 func startCommand(s command.Streams) *cobra.Command {
@@ -31,6 +33,11 @@ func startCommand(s command.Streams) *cobra.Command {
 told to stop. SIGTERM and SIGINT stop running tasks, which are reported as
 worker-shutdown; SIGUSR1 lets them finish, as "drain" does.
 
+Tasks outlive the worker: the next one with the same configuration goes on with
+them, however this one has ended. After SIGHUP, the program that is installed by
+then takes the place of this one, with the configuration that is there by then,
+unless that is wrong. With --take-over, a worker that is running makes way.
+
 With --with-worker-runner, the configuration is one that Taskcluster's
 start-worker wrote for generic-worker, and start-worker is spoken with on standard
 input and output.
@@ -38,11 +45,13 @@ input and output.
 It exits with code 0 once it has stopped, 64 if the configuration is wrong, and 1
 if the deployment refuses the worker or the worker does not work.`,
 		Example: `  dc-linux-worker start --config /etc/dc-linux-worker.yml
-  DC_LINUX_WORKER_WORKER_CAPACITY=8 dc-linux-worker start --config /etc/dc-linux-worker.yml`,
+  DC_LINUX_WORKER_WORKER_CAPACITY=8 dc-linux-worker start --config /etc/dc-linux-worker.yml
+  dc-linux-worker start --config /etc/dc-linux-worker.yml --take-over`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return start(cmd.Context(), o, s) },
 	}
 	command.ConfigFlag(cmd, &o.config)
+	cmd.Flags().BoolVar(&o.takeOver, "take-over", false, "have a worker that uses the same state make way, and go on with its tasks")
 	cmd.Flags().BoolVar(&o.runner, "with-worker-runner", false, "be a worker that start-worker starts")
 	return cmd
 }
@@ -61,11 +70,28 @@ func start(ctx context.Context, o startOptions, s command.Streams) error {
 	if err != nil {
 		return err
 	}
+	if !o.runner {
+		h, stop := parts.NewHandover(checkArguments(o.config)...)
+		defer stop()
+		o.handover = h
+	}
 	err = joinAndWork(ctx, from, l, o, s)
+	if err == nil && o.handover != nil {
+		err = o.handover.Next()
+	}
 	if _, ok := errors.AsType[setting.Problems](err); ok || err == nil {
 		return err
 	}
 	return &command.Exit{Code: exitFailed, Err: explain(err)}
+}
+
+// checkArguments are those with which the next program checks its configuration.
+func checkArguments(file string) []string {
+	args := []string{"config", "check"}
+	if file != "" {
+		args = append(args, "--config", file)
+	}
+	return args
 }
 
 // joinAndWork has a worker become one of its pool, and work.
@@ -81,7 +107,7 @@ func joinAndWork(ctx context.Context, from setting.Sources, l loaded, o startOpt
 	shut := func() {}
 	if err == nil {
 		log = command.NewLog(l.Log.Format, l.Log.Level, s.Err)
-		a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, parts.Hooks{State: l.StateDir()}, log)
+		a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, parts.Hooks{State: l.StateDir(), TakeOver: o.takeOver, Handover: o.handover}, log)
 	}
 	if err != nil {
 		if j.Identity != nil {

@@ -69,8 +69,18 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 	mainPreemption, cleanup5 := newPreemption(c, h, log)
 	v := interrupts(source, partsLifecycle, mainPreemption, m)
 	queue := taskcluster.NewQueue(client)
-	engine, cleanup6, err := parts.NewEngine(ctx, sectionWorker, linux, d, h, log)
+	journal, cleanup6, err := parts.NewJournal(ctx, h, telemetry, log)
 	if err != nil {
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	engine, cleanup7, err := parts.NewEngine(ctx, sectionWorker, linux, d, h, journal, log)
+	if err != nil {
+		cleanup6()
 		cleanup5()
 		cleanup4()
 		cleanup3()
@@ -87,8 +97,9 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 	artifactsConfig := _wireArtifactsConfigValue
 	artifactsPlugin := artifacts.New(artifactsConfig)
 	cachesConfig := _wireCachesConfigValue
-	store, cleanup7, err := parts.NewCaches(ctx, linux, h, engine, log)
+	store, cleanup8, err := parts.NewCaches(ctx, linux, h, engine, log)
 	if err != nil {
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -104,10 +115,11 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 	plugins := parts.InOrder(linux, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
 	fetch := taskcluster.NewFetch(client)
 	urlfetchConfig := parts.URLFetchConfig(linux)
-	urlfetchSource, cleanup8 := urlfetch.New(urlfetchConfig)
+	urlfetchSource, cleanup9 := urlfetch.New(urlfetchConfig)
 	fetchSource := parts.NewFetch(fetch, urlfetchSource)
 	translator, err := parts.NewTranslator(linux)
 	if err != nil {
+		cleanup9()
 		cleanup8()
 		cleanup7()
 		cleanup6()
@@ -122,6 +134,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 	logfileConfig := parts.LogfileConfig(h)
 	recorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
+		cleanup9()
 		cleanup8()
 		cleanup7()
 		cleanup6()
@@ -133,18 +146,6 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		return nil, nil, err
 	}
 	tasklogRecorder := parts.NewRecorder(recorder, h)
-	journal, cleanup9, err := parts.NewJournal(ctx, h, telemetry, log)
-	if err != nil {
-		cleanup8()
-		cleanup7()
-		cleanup6()
-		cleanup5()
-		cleanup4()
-		cleanup3()
-		cleanup2()
-		cleanup()
-		return nil, nil, err
-	}
 	auth := taskcluster.NewAuth(client)
 	partsParts := parts.Parts{
 		Interrupts: v,
@@ -197,6 +198,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		Client:     client,
 		Identity:   provider,
 		Host:       host,
+		Hooks:      h,
 	}
 	return assembly, func() {
 		cleanup9()

@@ -31,7 +31,16 @@ if the deployment refuses the worker or the worker does not work.`,
   ec2-spot-worker start --config /etc/ec2-spot-worker.yml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := start(cmd.Context(), sources(file), s)
+			check := []string{"config", "check"}
+			if file != "" {
+				check = append(check, "--config", file)
+			}
+			h, stop := parts.NewHandover(check...)
+			defer stop()
+			err := start(cmd.Context(), sources(file), h, s)
+			if err == nil {
+				err = h.Next()
+			}
 			if _, ok := errors.AsType[setting.Problems](err); ok || err == nil {
 				return err
 			}
@@ -44,7 +53,7 @@ if the deployment refuses the worker or the worker does not work.`,
 
 // start has the worker join its pool, and work. Problems of the configuration are
 // returned as they are.
-func start(ctx context.Context, from setting.Sources, s command.Streams) error {
+func start(ctx context.Context, from setting.Sources, h *parts.Handover, s command.Streams) error {
 	l, err := load(from)
 	if err != nil {
 		return err
@@ -58,7 +67,7 @@ func start(ctx context.Context, from setting.Sources, s command.Streams) error {
 		return err
 	}
 	defer leave()
-	a, shutWorker, err := compose(ctx, from, j, metadata, s)
+	a, shutWorker, err := compose(ctx, from, j, metadata, h, s)
 	if err != nil {
 		parts.Report(ctx, j.Identity, err, log)
 		return err
@@ -70,7 +79,9 @@ func start(ctx context.Context, from setting.Sources, s command.Streams) error {
 }
 
 // compose makes the worker that the pool wants.
-func compose(ctx context.Context, from setting.Sources, j parts.Joined, m *ec2.Metadata, s command.Streams) (*parts.Assembly, func(), error) {
+func compose(
+	ctx context.Context, from setting.Sources, j parts.Joined, m *ec2.Metadata, h *parts.Handover, s command.Streams,
+) (*parts.Assembly, func(), error) {
 	from.Documents = append(from.Documents, j.Pool)
 	l, err := load(from)
 	if err == nil {
@@ -80,5 +91,5 @@ func compose(ctx context.Context, from setting.Sources, j parts.Joined, m *ec2.M
 		return nil, nil, err
 	}
 	log := command.NewLog(l.Log.Format, l.Log.Level, s.Err)
-	return composeWorker(ctx, l.config, j, m, parts.Hooks{State: l.StateDir()}, log)
+	return composeWorker(ctx, l.config, j, m, parts.Hooks{State: l.StateDir(), Handover: h}, log)
 }

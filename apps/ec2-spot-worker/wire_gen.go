@@ -74,8 +74,18 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 	}
 	v := interrupts(source, interruptions, partsLifecycle, j)
 	queue := taskcluster.NewQueue(client)
-	engine, cleanup6, err := parts.NewEngine(ctx, sectionWorker, linux, deployment, h, log)
+	journal, cleanup6, err := parts.NewJournal(ctx, h, telemetry, log)
 	if err != nil {
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	engine, cleanup7, err := parts.NewEngine(ctx, sectionWorker, linux, deployment, h, journal, log)
+	if err != nil {
+		cleanup6()
 		cleanup5()
 		cleanup4()
 		cleanup3()
@@ -92,8 +102,9 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 	artifactsConfig := _wireArtifactsConfigValue
 	artifactsPlugin := artifacts.New(artifactsConfig)
 	cachesConfig := _wireCachesConfigValue
-	store, cleanup7, err := parts.NewCaches(ctx, linux, h, engine, log)
+	store, cleanup8, err := parts.NewCaches(ctx, linux, h, engine, log)
 	if err != nil {
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -109,10 +120,11 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 	plugins := parts.InOrder(linux, plugin, maxruntimePlugin, exitstatusPlugin, artifactsPlugin, cachesPlugin, tasklogPlugin)
 	fetch := taskcluster.NewFetch(client)
 	urlfetchConfig := parts.URLFetchConfig(linux)
-	urlfetchSource, cleanup8 := urlfetch.New(urlfetchConfig)
+	urlfetchSource, cleanup9 := urlfetch.New(urlfetchConfig)
 	fetchSource := parts.NewFetch(fetch, urlfetchSource)
 	translator, err := parts.NewTranslator(linux)
 	if err != nil {
+		cleanup9()
 		cleanup8()
 		cleanup7()
 		cleanup6()
@@ -127,6 +139,7 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 	logfileConfig := parts.LogfileConfig(h)
 	recorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
+		cleanup9()
 		cleanup8()
 		cleanup7()
 		cleanup6()
@@ -138,18 +151,6 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 		return nil, nil, err
 	}
 	tasklogRecorder := parts.NewRecorder(recorder, h)
-	journal, cleanup9, err := parts.NewJournal(ctx, h, telemetry, log)
-	if err != nil {
-		cleanup8()
-		cleanup7()
-		cleanup6()
-		cleanup5()
-		cleanup4()
-		cleanup3()
-		cleanup2()
-		cleanup()
-		return nil, nil, err
-	}
 	auth := taskcluster.NewAuth(client)
 	partsParts := parts.Parts{
 		Interrupts: v,
@@ -202,6 +203,7 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 		Client:     client,
 		Identity:   provider,
 		Host:       host,
+		Hooks:      h,
 	}
 	return assembly, func() {
 		cleanup9()

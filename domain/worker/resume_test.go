@@ -13,8 +13,10 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
+	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -25,6 +27,22 @@ type enduringEngine struct {
 	*scriptedEngine
 	orphans   []task.RunID
 	discarded []task.RunID
+	detached  chan struct{} // closed by Detach; nil if it is not called
+}
+
+func (e *enduringEngine) NewBuilder(ctx context.Context, o engine.Options) (engine.Builder, error) {
+	b, err := e.scriptedEngine.NewBuilder(ctx, o)
+	return &enduringBuilder{b, e}, err
+}
+
+type enduringBuilder struct {
+	engine.Builder
+	e *enduringEngine
+}
+
+func (b *enduringBuilder) Start(ctx context.Context) (engine.Sandbox, error) {
+	s, err := b.Builder.Start(ctx)
+	return enduringSandbox{s, b.e}, err
 }
 
 func (e *enduringEngine) Orphans(context.Context) ([]task.RunID, error) { return e.orphans, nil }
@@ -35,7 +53,10 @@ func (e *enduringEngine) Reattach(ctx context.Context, o engine.Options, _ taskl
 		return nil, err
 	}
 	s, err := b.Start(ctx)
-	return enduringSandbox{s}, err
+	if err != nil {
+		return nil, err
+	}
+	return s.(enduringSandbox), nil
 }
 
 func (e *enduringEngine) Discard(_ context.Context, id task.RunID) error {
@@ -43,9 +64,43 @@ func (e *enduringEngine) Discard(_ context.Context, id task.RunID) error {
 	return nil
 }
 
-func (e *enduringEngine) Detach() error { return nil }
+func (e *enduringEngine) Detach() error {
+	close(e.detached)
+	return nil
+}
 
-type enduringSandbox struct{ engine.Sandbox }
+type enduringSandbox struct {
+	engine.Sandbox
+	e *enduringEngine
+}
+
+func (s enduringSandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.e.detached:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	r, err := s.Sandbox.Wait(ctx)
+	select {
+	case <-s.e.detached:
+		return nil, engine.ErrDetached
+	default:
+		return r, err
+	}
+}
+
+func (s enduringSandbox) Kill(ctx context.Context) error {
+	select {
+	case <-s.e.detached:
+		return nil
+	default:
+		return s.Sandbox.Kill(ctx)
+	}
+}
 
 func (enduringSandbox) Started() time.Time { return time.Now().Add(-time.Minute) }
 
@@ -165,10 +220,100 @@ func TestRunsWhoseClaimIsLostBeforeTheyAreResumed(t *testing.T) {
 	})
 }
 
+// leaving starts a worker whose sandboxes outlive it, with a task.
+func (f *fixture) leaving(script string) (*worker.Worker, task.RunID, *journaltest.Memory, *enduringEngine) {
+	f.Helper()
+	j, e := new(journaltest.Memory), &enduringEngine{scriptedEngine: f.engine, detached: make(chan struct{})}
+	f.deps.Journal, f.deps.Engine = j, e
+	id := f.addTask(script)
+	w, err := worker.New(f.cfg, f.deps)
+	if err != nil {
+		f.Fatal(err)
+	}
+	go func() { f.done <- w.Run(f.Context()) }()
+	return w, id, j, e
+}
+
 func TestWorkerMakesWayForTheNext(t *testing.T) {
+	for _, tt := range []struct {
+		title  string
+		script string
+		at     time.Duration // when the worker is to make way
+		takes  time.Duration // until it has
+		state  run.State     // in which it leaves the run; Done if it has not left it
+	}{
+		{"with a task that goes on", "sleep 3m", time.Minute, 0, run.Running},
+		{"with a task that has almost ended", "sleep 1m", time.Minute - 1, 0, run.Running},
+		{"with a sandbox that is about to start", "late", time.Second, 4 * time.Second, run.Running},
+		{"with a sandbox that does not start", "deaf", time.Second, 15*time.Second + 5*time.Second, run.Building},
+		{"with artifacts to be uploaded", "ok", time.Second, 9 * time.Second, run.Done},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "slow", stopped: func(ctx context.Context, _ engine.ResultSet) error {
+					f.sleep(10 * time.Second)
+					return ctx.Err()
+				}}}
+				w, id, j, e := f.leaving(tt.script)
+				f.sleep(tt.at)
+				start := time.Now()
+				w.MakeWay()
+				if err := <-f.done; !errors.Is(err, worker.ErrLeft) {
+					f.Errorf("the worker ended with %v", err)
+				}
+				if took := time.Since(start); took != tt.takes {
+					f.Errorf("it took %v, want %v", took, tt.takes)
+				}
+				select {
+				case <-e.detached:
+				default:
+					f.Error("sandboxes are not left")
+				}
+				left, err := j.Runs()
+				if err != nil {
+					f.Error(err)
+				}
+				if tt.state == run.Done {
+					f.expect(id, completed)
+					if len(left) > 0 {
+						f.Errorf("the journal has %+v", left)
+					}
+					return
+				}
+				if len(left) != 1 || left[0].Run != id || left[0].State != tt.state || left[0].Started.IsZero() == (tt.state == run.Running) {
+					f.Errorf("the journal has %+v", left)
+				}
+				f.sleep(2 * time.Hour)
+				synctest.Wait()
+				if got := f.queue.Resolution(id); got != (run.Resolution{}) {
+					f.Errorf("the run was resolved as %v", got)
+				}
+				if again, err := j.Runs(); err != nil || len(again) != 1 || again[0].State != left[0].State {
+					f.Errorf("then, the journal has %+v, %v", again, err)
+				}
+				f.sleep(1000 * time.Hour) // to the end of the script
+			})
+		})
+	}
+}
+
+func TestWorkerThatStopsDoesNotMakeWay(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		j := new(journaltest.Memory)
-		f.deps.Journal = j
+		w, id, j, _ := f.leaving("sleep 3m")
+		f.sleep(time.Minute)
+		f.notices <- interrupt.Notice{Cause: "test", Deadline: time.Now().Add(10 * time.Second)}
+		f.sleep(time.Millisecond)
+		w.MakeWay()
+		if err := <-f.done; err != nil {
+			f.Errorf("the worker ended with %v", err)
+		}
+		f.expect(id, exception(run.WorkerShutdown))
+		f.forgotten(j)
+	})
+}
+
+func TestWorkerWithoutAJournalWaitsForItsRuns(t *testing.T) {
+	bubble(t, func(f *fixture) {
 		id := f.addTask("sleep 3m")
 		w, err := worker.New(f.cfg, f.deps)
 		if err != nil {
@@ -180,16 +325,7 @@ func TestWorkerMakesWayForTheNext(t *testing.T) {
 		if err := <-f.done; !errors.Is(err, worker.ErrLeft) {
 			f.Errorf("the worker ended with %v", err)
 		}
-		left, err := j.Runs()
-		if err != nil || len(left) != 1 || left[0].Run != id || left[0].State != run.Running || left[0].Started.IsZero() {
-			f.Errorf("the journal has %+v, %v", left, err)
-		}
-		if got := f.queue.Resolution(id); got != (run.Resolution{}) {
-			f.Errorf("the run was resolved as %v", got)
-		}
-		// This process goes on here, where a real one ends.
 		f.expect(id, completed)
-		synctest.Wait()
 	})
 }
 

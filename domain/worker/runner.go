@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
@@ -41,6 +42,8 @@ type runner struct {
 	orphan  bool           // a sandbox of that process is there, and was not taken over
 
 	run       run.Run
+	reached   atomic.Int64 // the run's state, for others to see
+	gone      bool         // the run is the next process's
 	started   time.Time
 	entered   time.Time // when the run came into its state
 	spent     map[run.State]time.Duration
@@ -92,7 +95,11 @@ func (r *runner) live() Report {
 
 	r.log.InfoContext(ctx, "run claimed", slog.Time("takenUntil", r.claim.TakenUntil()))
 	for r.run.State() != run.Done {
-		r.step(ctx)
+		if r.step(ctx); r.gone {
+			r.log.InfoContext(ctx, "run is left to the next process", slog.String("state", r.run.State().String()))
+			endSpan(nil)
+			return Report{}
+		}
 	}
 
 	res := r.run.Resolution()
@@ -140,8 +147,12 @@ func (r *runner) check(ctx context.Context) {
 	}
 }
 
-// step takes the run through its present state into another one.
+// step takes the run through its present state into another one, unless it is
+// the next process's before that.
 func (r *runner) step(ctx context.Context) {
+	if r.gone = r.w.left.Load(); r.gone {
+		return
+	}
 	state := r.run.State()
 	ctx, endSpan := r.w.deps.Telemetry.Span(ctx, "run."+state.String())
 	var out outcome
@@ -172,6 +183,11 @@ func (r *runner) step(ctx context.Context) {
 		r.dispose(ctx)
 		out.event = run.Disposed{}
 	}
+	// Whatever a stage says of a sandbox that was left is no decision.
+	if r.gone = r.w.left.Load(); r.gone {
+		endSpan(nil)
+		return
+	}
 	if out.err != nil {
 		out.event = r.fault(ctx, out.err)
 	}
@@ -194,6 +210,8 @@ func (r *runner) advance(ctx context.Context, e run.Event) {
 	r.spent[state] += now.Sub(r.entered)
 	r.w.deps.Telemetry.Measure(ctx, "stage.seconds", now.Sub(r.entered).Seconds(), slog.String("stage", state.String()))
 	r.run, r.entered = next, now
+	r.reached.Store(int64(next.State()))
+	r.w.tellMoved()
 	switch next.State() {
 	case run.Reporting:
 		r.note(journal.Resolving{Resolution: next.Resolution()})

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
@@ -57,6 +58,7 @@ type Config struct {
 	Cleanup  time.Duration // how long a hook may go on after its run was stopped; default 5 min
 	Lead     time.Duration // how long before the host goes away running tasks are stopped; default 5 min, none if negative
 	Grace    time.Duration // how long a task that is told to stop has, if half of the time left is not less; default 30 s, none if negative
+	Handover time.Duration // how long a worker that makes way waits for runs without a task that goes on; default 15 s
 	Faults   int           // internal errors in a row after which the worker stops; default 5
 }
 
@@ -104,7 +106,9 @@ type Worker struct {
 	slots  *slots
 	stay   context.Context // ends when the next process is to take over
 	leave  context.CancelFunc
-	active sync.Map // *runner → nil
+	left   atomic.Bool   // what there is belongs to the next process
+	moved  chan struct{} // holds a token after a run has come to another state
+	active sync.Map      // *runner → nil
 
 	resuming sync.WaitGroup // runs of an earlier process that may yet be resumed
 	settling sync.WaitGroup // for what follows that
@@ -126,6 +130,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	setDefault(&cfg.Cleanup, 5*time.Minute)
 	setDefault(&cfg.Lead, 5*time.Minute)
 	setDefault(&cfg.Grace, 30*time.Second)
+	setDefault(&cfg.Handover, 15*time.Second)
 	setDefault(&cfg.Faults, 5)
 	schema, err := composeSchema(deps)
 	if err != nil {
@@ -139,6 +144,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		slots:  newSlots(cfg.Capacity, cfg.Tasks),
 		stay:   stay,
 		leave:  leave,
+		moved:  make(chan struct{}, 1),
 		health: health{limit: cfg.Faults},
 	}, nil
 }
@@ -151,10 +157,6 @@ func setDefault[T int | time.Duration](field *T, value T) {
 
 // PayloadSchema returns the JSON schema of the payloads that the worker takes.
 func (w *Worker) PayloadSchema() []byte { return w.schema.Document() }
-
-// MakeWay has Run end without disposing of its runs, for the next process to go
-// on with. It may be called at any time, and again.
-func (w *Worker) MakeWay() { w.leave() }
 
 // Run goes on with the runs of an earlier process, claims and executes tasks
 // until an interruption, and returns once every run is disposed of. Canceling
@@ -176,12 +178,16 @@ func (w *Worker) Run(ctx context.Context) error {
 	if w.slots.spent() {
 		w.drain.notice(interrupt.Notice{Cause: fmt.Sprintf("number of tasks reached: %d", w.cfg.Tasks)})
 	}
-	if !w.slots.waitIdle(w.stay) {
+	w.slots.waitIdle(w.stay)
+	if w.makesWay() {
+		w.drain.close()
 		return ErrLeft
 	}
+	w.slots.waitIdle(context.Background())
 	w.settling.Wait()
+	madeWay := w.stay.Err() != nil && w.drain.working.Err() == nil
 	w.drain.close()
-	if w.stay.Err() != nil {
+	if madeWay {
 		return ErrLeft
 	}
 	if w.health.sick() {
@@ -227,11 +233,15 @@ func (w *Worker) claimWhileAllowed() {
 // process sees one run through and keeps count of internal errors.
 func (w *Worker) process(r *runner) {
 	w.active.Store(r, nil)
+	defer w.tellMoved()
 	defer w.active.Delete(r)
 	if w.deps.Began != nil {
 		w.deps.Began(r.claim.Run())
 	}
 	report := r.live()
+	if r.gone {
+		return
+	}
 	if w.health.record(report.Resolution.Reason == run.InternalError) {
 		w.drain.notice(interrupt.Notice{Cause: ErrUnhealthy.Error()})
 	}

@@ -23,6 +23,7 @@ type Assembly struct {
 	Client     *taskcluster.Client
 	Identity   identity.Provider
 	Host       interrupt.Host // nil if the machine stays
+	Hooks      Hooks
 }
 
 // Work has the worker work for its deployment until it is told to stop. Then the
@@ -61,6 +62,7 @@ func (a *Assembly) work(ctx context.Context, log *slog.Logger) (over bool, err e
 	log.InfoContext(ctx, "worker started", slog.String("rootURL", a.Deployment.RootURL), slog.String("pool", a.Config.Pool),
 		slog.String("group", a.Config.Group), slog.String("id", a.Config.ID), slog.Int("capacity", a.Config.Capacity),
 		slog.String("version", a.Config.Version))
+	defer a.Hooks.Handover.watch(ctx, a.Worker, log)()
 	if err := a.Worker.Run(ctx); errors.Is(err, worker.ErrLeft) {
 		log.InfoContext(ctx, "worker makes way")
 		return false, nil

@@ -18,10 +18,14 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/payload/dockerworker"
 	"github.com/taskcluster/taskcluster-worker/ports/cache"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 )
 
-// NewEngine makes the engine that the configuration names.
-func NewEngine(ctx context.Context, w section.Worker, c section.Linux, d Deployment, h Hooks, log *slog.Logger) (engine.Engine, func(), error) {
+// NewEngine makes the engine that the configuration names. It is open for as long
+// as the journal is, by which a worker has the state for itself.
+func NewEngine(
+	ctx context.Context, w section.Worker, c section.Linux, d Deployment, h Hooks, _ journal.Journal, log *slog.Logger,
+) (engine.Engine, func(), error) {
 	if c.Engine != docker.Name {
 		return native.New(ctx, nativeConfig(w, c.Native), log)
 	}

@@ -32,8 +32,10 @@ import (
 // Hooks are what a command wants of the worker that it runs. The zero Hooks want
 // nothing.
 type Hooks struct {
-	Temporary bool   // caches go with the worker
-	State     string // directory for what the next process has to know; empty if there is none
+	Temporary bool      // caches go with the worker
+	State     string    // directory for what the next process has to know; empty if there is none
+	TakeOver  bool      // a worker that uses State is asked to make way
+	Handover  *Handover // nil if the worker makes way for nobody
 	Decorate  func(tasklog.Recorder) tasklog.Recorder
 	Observe   func(worker.Report)
 }
@@ -102,12 +104,17 @@ func NewRecorder(r *logfile.Recorder, h Hooks) tasklog.Recorder {
 	return h.Decorate(r)
 }
 
-// NewJournal opens the journal of a worker whose runs outlive it.
+// NewJournal opens the journal of a worker whose runs outlive it. For as long as
+// it is open, nobody else uses the directory for the state.
 func NewJournal(ctx context.Context, h Hooks, tel telemetry.Telemetry, log *slog.Logger) (journal.Journal, func(), error) {
 	if h.State == "" {
 		return nil, func() {}, nil
 	}
-	return journalfile.Open(ctx, journalfile.Config{Dir: filepath.Join(h.State, "journal"), Wait: time.Minute}, tel, log)
+	cfg := journalfile.Config{Dir: filepath.Join(h.State, "journal"), Wait: time.Minute}
+	if h.TakeOver {
+		cfg.Ask = askToMakeWay
+	}
+	return journalfile.Open(ctx, cfg, tel, log)
 }
 
 // NewFetch returns what payloads can fetch from.

@@ -1,0 +1,74 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/domain/run"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+)
+
+// MakeWay has Run leave the sandboxes, and all that is in the journal, to the
+// next process. Runs in which no sandbox goes on get some time to come to their
+// end, or to their sandbox: the next process could only give them up, or do
+// again what was nearly done. It may be called at any time, and again. A worker
+// that was told to stop its tasks does not make way any more, nor does one
+// without a journal: that waits for its runs.
+func (w *Worker) MakeWay() { w.leave() }
+
+// unwind is how long runs have to leave what they are at.
+const unwind = 5 * time.Second
+
+// makesWay leaves the sandboxes to the next process, if that is what the worker
+// is to do.
+func (w *Worker) makesWay() bool {
+	if w.stay.Err() == nil || w.deps.Journal == nil {
+		return false
+	}
+	timer := time.NewTimer(w.cfg.Handover)
+	defer timer.Stop()
+	for late := false; !late && !w.endures(); {
+		select {
+		case <-w.moved:
+		case <-timer.C:
+			late = true
+		case <-w.drain.working.Done():
+		}
+		if w.drain.working.Err() != nil {
+			return false
+		}
+	}
+	// From here on, no run decides anything.
+	w.left.Store(true)
+	if e, ok := w.deps.Engine.(engine.Reattacher); ok {
+		if err := contain(e.Detach); err != nil {
+			w.deps.Log.Error("leave sandboxes to the next process", slog.Any("error", err))
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), unwind)
+	defer cancel()
+	if !w.slots.waitIdle(ctx) {
+		w.deps.Log.Warn("not all runs are left as they are meant to be")
+	}
+	return true
+}
+
+// endures reports whether each run is one whose sandbox goes on by itself.
+func (w *Worker) endures() bool {
+	all := true
+	w.active.Range(func(key, _ any) bool {
+		r, ok := key.(*runner)
+		all = ok && r.reached.Load() == int64(run.Running)
+		return all
+	})
+	return all
+}
+
+// tellMoved tells makesWay that a run has come to another state, or is gone.
+func (w *Worker) tellMoved() {
+	select {
+	case w.moved <- struct{}{}:
+	default:
+	}
+}
