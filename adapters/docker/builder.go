@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"path"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -151,14 +153,44 @@ func (b *builder) Start(ctx context.Context) (engine.Sandbox, error) {
 		return nil, errors.New("docker: builder is closed")
 	}
 	b.closed = true
-	s := newSandbox(b.e, b.o.Log)
-	s.release = b.release
-	if err := s.start(ctx, b); err != nil {
+	giveUp := time.Now().Add(startPatience)
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		s := newSandbox(b.e, b.o.Log)
+		err := s.start(ctx, b)
+		if err == nil {
+			s.release = b.release
+			b.e.background.Go(func() { s.follow(0) })
+			return s, nil
+		}
+		err = classify(err, "the container could not be started")
+		if !passing(err) || ctx.Err() != nil || time.Now().After(giveUp) {
+			s.release = b.release
+			s.discard()
+			return nil, err
+		}
 		s.discard()
-		return nil, classify(err, "the container could not be started")
+		b.e.log.WarnContext(ctx, "a container could not be started, which is tried again",
+			slog.String("run", b.o.Run.String()), slog.Any("error", err))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
 	}
-	b.e.background.Go(func() { s.follow(0) })
-	return s, nil
+}
+
+// startPatience bounds how long it is tried to start a container.
+const startPatience = time.Minute
+
+// passing reports whether what has failed may well succeed if it is tried again.
+// A daemon that is about to end, or has just begun, fails in many ways, of which
+// few say so: networks and containers are gone, its own files are closed.
+func passing(err error) bool {
+	switch fault.Classify(err).Kind {
+	case fault.Internal, fault.Unavailable, fault.Shutdown:
+		return !noDriver(err) && !errors.Is(err, context.Canceled)
+	default:
+		return false
+	}
 }
 
 // Close implements engine.Builder.

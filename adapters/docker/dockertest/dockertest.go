@@ -225,6 +225,10 @@ func (d *Daemon) Kill() {
 	<-d.exited
 }
 
+// ForgetNetworks removes what a daemon that is not running knows of networks. One
+// that was killed while it made one may not start again otherwise.
+func (d *Daemon) ForgetNetworks() error { return os.RemoveAll(filepath.Join(d.dir, "data", "network")) }
+
 // Freeze stops the daemon from doing anything, until Thaw.
 func (d *Daemon) Freeze() error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
 
