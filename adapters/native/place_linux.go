@@ -50,8 +50,8 @@ func (p *places) take() (string, error) {
 	return name, nil
 }
 
-// stock makes n more directories, for the time when tasks come. What cannot be
-// made now may be then.
+// stock makes n more directories, for the time when tasks come, and the files
+// that are in them after a task. What cannot be made now may be then.
 func (p *places) stock(n int) error {
 	var made []string
 	var err error
@@ -61,6 +61,9 @@ func (p *places) stock(n int) error {
 			break
 		}
 		made = append(made, name)
+		for _, file := range []string{outputName, processName} {
+			err = errors.Join(err, os.WriteFile(filepath.Join(p.dir, name, file), nil, 0o600))
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
