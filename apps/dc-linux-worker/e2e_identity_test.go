@@ -106,6 +106,12 @@ func (m *managed) begin(t *testing.T, script, mark string) task.ID {
 	return id
 }
 
+// quick creates a task that may well have ended before anybody looks.
+func (m *managed) quick(t *testing.T) task.ID {
+	t.Helper()
+	return m.create(t, "taskQueueId: "+m.pool+"\nretries: 0\npayload: {maxRunTime: 60, command: [[/bin/true]]}")
+}
+
 // resolution waits for the end of a task.
 func (b *bench) resolution(t *testing.T, id task.ID) client.Status {
 	t.Helper()
