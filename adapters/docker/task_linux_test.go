@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/docker"
 	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
@@ -205,18 +208,44 @@ func TestTaskThatIgnoresSignalsIsKilled(t *testing.T) {
 	}
 }
 
+// It does not fit on the daemon's disk, which it need not, and its own is freed
+// as the log gets it.
 func TestOutputOfAnyLength(t *testing.T) {
-	e := open(t, docker.Config{Egress: docker.EgressNone})
-	const size = 256 << 20
+	const size = 1 << 30
+	if size < dockertest.DiskSize {
+		t.Fatal("the output fits on the daemon's disk")
+	}
+	c := docker.Config{Egress: docker.EgressNone, Dir: t.TempDir()}
+	e := open(t, c)
 	log := newRecord()
 	log.keep = false
-	s := begin(t, e, shell("head -c 268435456 /dev/zero"), log)
+	s := begin(t, e, shell("head -c 1073741824 /dev/zero; echo"), log)
 	if got := finish(t, s).Result(); !got.Success {
 		t.Errorf("result %+v", got)
 	}
 	if log.size < size {
 		t.Errorf("the log has %d of %d bytes", log.size, size)
 	}
+	if used := blocks(t, filepath.Join(c.Dir, "transcripts")); used > size/4 {
+		t.Errorf("output that is in the log still takes %d bytes of disk", used)
+	}
+}
+
+// blocks returns how many bytes of disk the files in a directory take.
+func blocks(tb testing.TB, dir string) (bytes int64) {
+	tb.Helper()
+	files, err := filepath.Glob(dir + "/*")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, f := range files {
+		var st unix.Stat_t
+		if err := unix.Stat(f, &st); err != nil {
+			tb.Fatal(err)
+		}
+		bytes += st.Blocks * 512
+	}
+	return bytes
 }
 
 func TestPayloadSaysHowCommandsRun(t *testing.T) {
