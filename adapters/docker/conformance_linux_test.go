@@ -136,6 +136,9 @@ func (l localImages) Acquire(ctx context.Context, r docker.ImageRef, _ docker.Im
 	return image, nil
 }
 
+// Hold implements docker.Images.
+func (l localImages) Hold(string) func() { return func() {} }
+
 // harness has a shell take the steps.
 type harness struct {
 	c docker.Config

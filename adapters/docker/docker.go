@@ -194,6 +194,7 @@ func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 	if e.images, err = imagesOf(ctx, e.daemon, e.log); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
+	e.holdForOrphans()
 	if err := e.networks.open(ctx); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}

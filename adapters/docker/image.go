@@ -15,6 +15,10 @@ type Images interface {
 	//
 	// Faults: Malformed, Unavailable, Failure.
 	Acquire(ctx context.Context, r ImageRef, o ImageOptions) (Image, error)
+
+	// Hold keeps an image there that a container of an earlier worker uses. The
+	// function releases it, and is called once.
+	Hold(id string) (release func())
 }
 
 // ImageRef names an image in exactly one of two ways.

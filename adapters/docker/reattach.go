@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -65,6 +66,7 @@ type orphan struct {
 	image      engine.Image
 	devices    []string
 	leases     []lease // of the devices
+	release    func()  // frees the image and devices, once
 }
 
 // orphanOf returns the orphan that a container is, or nil if nobody can reattach
@@ -95,6 +97,17 @@ func (e *Engine) orphanOf(c container.Summary) *orphan {
 	}
 	_ = t.Close() // it was opened to be read
 	return o
+}
+
+// holdForOrphans keeps the images of orphans.
+func (e *Engine) holdForOrphans() {
+	for _, o := range e.orphans {
+		free := e.images.Hold(o.image.Hash)
+		o.release = sync.OnceFunc(func() {
+			free()
+			release(o.leases)
+		})
+	}
 }
 
 // Orphans implements engine.Reattacher.
@@ -158,7 +171,7 @@ func (e *Engine) adopt(o *orphan, log *tasklog.Log) (*sandbox, error) {
 	s := newSandbox(e, log)
 	s.transcript, s.id, s.workDir, s.place, s.spoils = t, o.id, o.workDir, o.place, o.spoils
 	s.began, s.image, s.meter = t.Started(), o.image, meter{e: e, parent: o.group}
-	s.release = func() { release(o.leases) }
+	s.release = o.release
 	return s, nil
 }
 
@@ -170,7 +183,7 @@ func (e *Engine) Discard(ctx context.Context, run task.RunID) error {
 	}
 	s := newSandbox(e, nil)
 	s.id, s.place, s.spoils, s.meter = o.id, o.place, o.spoils, meter{e: e, parent: o.group}
-	s.release = func() { release(o.leases) }
+	s.release = o.release
 	if t, err := transcript.Open(o.transcript); err == nil {
 		s.transcript = t
 	}

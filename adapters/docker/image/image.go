@@ -176,6 +176,14 @@ func (s *Store) hold(ctx context.Context, name string) (docker.Image, error) {
 	return image, nil
 }
 
+// Hold implements docker.Images.
+func (s *Store) Hold(id string) (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used[id]++
+	return func() { s.release(id) }
+}
+
 func (s *Store) release(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

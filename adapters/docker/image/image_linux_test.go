@@ -369,6 +369,7 @@ func TestImagesAreRemovedWhenDiskIsShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.Release()
+	held, d := i.ID, connect(t)
 	changed := files(t, saved(t))
 	for name, content := range changed {
 		if strings.HasSuffix(name, ".json") && !strings.Contains(name, "/") && name != "manifest.json" {
@@ -377,6 +378,14 @@ func TestImagesAreRemovedWhenDiskIsShort(t *testing.T) {
 	}
 	src := &source{archive: archiveOf(t, changed), key: "used"}
 	short := open(t, image.Config{MinFree: 1 << 60, Pull: image.PullMissing})
+	release := short.Hold(held)
+	if _, _, err := acquire(t, short, docker.ImageRef{Name: dockertest.Image}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.ImageInspect(t.Context(), pulled.Name); err != nil {
+		t.Errorf("an image that an earlier worker's container uses is gone: %v", err)
+	}
+	release()
 	used, log, err := acquire(t, short, archiveRef, src.fetch)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log)
@@ -384,7 +393,6 @@ func TestImagesAreRemovedWhenDiskIsShort(t *testing.T) {
 	if _, _, err := acquire(t, short, docker.ImageRef{Name: dockertest.Image}, nil); err != nil {
 		t.Fatal(err)
 	}
-	d := connect(t)
 	if _, err := d.ImageInspect(t.Context(), pulled.Name); !errdefs.IsNotFound(err) {
 		t.Errorf("an image that nobody uses is left: %v", err)
 	}
