@@ -113,11 +113,23 @@ func number(dir, file string) int64 {
 	return n
 }
 
+// remove removes a group with those below it, which a daemon that was killed has
+// left of containers. The kernel does not let go of a group with processes.
+func remove(dir string) error {
+	entries, _ := os.ReadDir(dir) // there may be none
+	for _, e := range entries {
+		if e.IsDir() {
+			_ = remove(filepath.Join(dir, e.Name())) // then dir is not removed either
+		}
+	}
+	return os.Remove(dir)
+}
+
 // Remove removes a parent, below which no container is left.
 func (t *Tree) Remove(parent string) error {
 	var errs []error
 	for _, h := range t.hierarchies {
-		if err := os.Remove(filepath.Join(h, parent)); !errors.Is(err, os.ErrNotExist) {
+		if err := remove(filepath.Join(h, parent)); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
@@ -132,7 +144,7 @@ func (t *Tree) Sweep(keep ...string) {
 		entries, _ := os.ReadDir(root) // there is none before the first container
 		for _, e := range entries {
 			if e.IsDir() && !slices.Contains(keep, t.Parent(e.Name())) {
-				_ = os.Remove(filepath.Join(root, e.Name())) // fails if there is a container
+				_ = remove(filepath.Join(root, e.Name())) // fails if there is a container
 			}
 		}
 		_ = os.Remove(root) // fails if anything is left

@@ -66,13 +66,17 @@ func TestParentsAreSwept(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	tree, _ := open("tree", "31 24 0:29 / "+root+" rw - cgroup2 cgroup2 rw\n")
-	for _, name := range []string{"gone", "kept", "busy/container"} {
+	for _, name := range []string{"gone", "kept", "dead/container", "busy/container"} {
 		if err := os.MkdirAll(filepath.Join(root, "tree", name), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
+	// Files that are not the kernel's keep a directory as processes keep a group.
+	if err := os.WriteFile(filepath.Join(root, "tree/busy/container/process"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tree.Sweep(tree.Parent("kept"))
-	for name, want := range map[string]bool{"gone": false, "kept": true, "busy": true} {
+	for name, want := range map[string]bool{"gone": false, "dead": false, "kept": true, "busy": true} {
 		if _, err := os.Stat(filepath.Join(root, "tree", name)); (err == nil) != want {
 			t.Errorf("%s: %v", name, err)
 		}
