@@ -81,6 +81,13 @@ func TestChaosOnNative(t *testing.T) {
 	}
 }
 
+func TestChaosOnDocker(t *testing.T) {
+	o := options{engine: "docker", seed: seed(t), tasks: 12, kills: 2, patience: 8 * time.Minute, worker: os.Getenv(programVariable)}
+	if err := run(t.Context(), o, t.Output()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPlansComeFromTheSeed(t *testing.T) {
 	plan := func(seed uint64) (ids []string, scripts []any, all []upset) {
 		r := rand.New(rand.NewPCG(seed, 1))

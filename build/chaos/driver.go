@@ -154,12 +154,20 @@ func (d *driver) upheaval(ctx context.Context) error {
 	defer stopFailing()
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
+	running, stopRunning := context.WithCancel(ctx)
+	defer stopRunning()
 	errs := make(chan error, 2)
+	report := func(err error) {
+		if err != nil {
+			stopRunning() // what has failed on purpose does not recover
+		}
+		errs <- err
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { d.watchGroups(watching) })
-	wg.Go(func() { errs <- d.fail(failing, rand.New(rand.NewPCG(d.options.seed, 2))) }) //nolint:gosec // chaos needs no secrecy
-	wg.Go(func() { errs <- d.upsetAll(failing, plan) })
-	err := d.runTasks(ctx)
+	wg.Go(func() { report(d.fail(failing, rand.New(rand.NewPCG(d.options.seed, 2)))) }) //nolint:gosec // chaos needs no secrecy
+	wg.Go(func() { report(d.upsetAll(failing, plan)) })
+	err := d.runTasks(running)
 	// What is still to be done to the worker is done, whether tasks are left or
 	// not; what is under way ends by itself.
 	stopFailing()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -169,7 +170,7 @@ func (d *driver) leaks(ctx context.Context, before trace.Traces) ([]string, erro
 		found = append(found, fmt.Sprintf("%d users of tasks", users))
 	}
 	for _, g := range groups {
-		if d.daemon == nil {
+		if d.daemon == nil || ofContainers(g) {
 			found = append(found, "control group "+g)
 		}
 	}
@@ -253,7 +254,28 @@ func grep(out io.Writer, name, word string, limit int) (err error) {
 	return scanner.Err()
 }
 
-// ofDaemon reports whether a trace is of the Docker daemon, which goes on.
+// ofContainers reports whether a control group is one that the worker has made
+// for containers, and none that the daemon still has a process in.
+func ofContainers(group string) bool {
+	processes, err := os.ReadFile(filepath.Join(group, "cgroup.procs")) //nolint:gosec // a file of the kernel
+	return strings.Contains(group, "/taskcluster-worker-") && err == nil && len(processes) == 0
+}
+
+// ofDaemon reports whether a trace is the Docker daemon's: its own, or what it
+// has forgotten because it was killed amid a call. A container that is about to
+// be made is a process called runc init, with an end of a network; nothing that
+// the worker could ask tells of them.
 func (d *driver) ofDaemon(one string) bool {
-	return strings.Contains(one, "dockertest-") || strings.Contains(one, "docker") && !strings.Contains(one, "dc-linux-worker")
+	kind, what, _ := strings.Cut(one, " ")
+	switch kind {
+	case trace.Links:
+		return strings.HasPrefix(what, "veth") || strings.HasPrefix(what, "tc")
+	case trace.Files:
+		return strings.Contains(what, "dockertest-") || strings.HasPrefix(what, "/run/")
+	case trace.Processes:
+		return strings.HasSuffix(what, "runc init") || strings.Contains(what, "dockertest-") || strings.Contains(what, "containerd")
+	case trace.Mounts:
+		return strings.Contains(what, "dockertest-") || strings.HasPrefix(what, "/run/")
+	}
+	return false
 }

@@ -54,7 +54,7 @@ func newService(o options, dir, rootURL, dockerHost string, h *history) (*servic
 		"log":    map[string]any{"format": "text", "level": "info"},
 	}
 	if o.engine == "docker" {
-		config["docker"] = map[string]any{"host": dockerHost, "instance": "chaos", "pull": "missing", "minFree": 0, "egress": "open"}
+		config["docker"] = map[string]any{"host": dockerHost, "instance": filepath.Base(filepath.Dir(dir)), "pull": "missing", "minFree": 0, "egress": "open"}
 	}
 	raw, err := json.Marshal(config) // JSON is YAML
 	if err != nil {
