@@ -12,13 +12,10 @@ import (
 	"log/slog"
 	"net/url"
 	"path"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/pkg/imds"
-	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 )
 
 // Config says where the service is. Values that are zero get the default that is
@@ -27,8 +24,9 @@ type Config struct {
 	URL string // http://metadata.google.internal
 
 	// Notice is how long an instance is there after it is told that it is
-	// preempted; 30 seconds.
-	Notice time.Duration
+	// preempted; 30 seconds. Maintenance is the same for an instance that its
+	// host's maintenance stops; 1 hour.
+	Notice, Maintenance time.Duration
 
 	// Poll is for how long one request waits for news; 1 minute.
 	Poll time.Duration
@@ -37,25 +35,22 @@ type Config struct {
 	Pause time.Duration
 }
 
-// Metadata is the metadata service. It is safe for concurrent use. As an
-// interrupt.Source, it announces that the instance is preempted.
+// Metadata is the metadata service. It is safe for concurrent use.
 type Metadata struct {
-	cfg       Config
-	client    *imds.Client
-	log       *slog.Logger
-	preempted atomic.Bool // and announced
+	cfg    Config
+	client *imds.Client
+	log    *slog.Logger
 }
-
-var _ interrupt.Source = (*Metadata)(nil)
 
 // New returns the service, which is not asked yet, and what closes connections.
 func New(cfg Config, log *slog.Logger) (*Metadata, func()) {
 	cfg.URL = cmp.Or(cfg.URL, "http://metadata.google.internal")
 	cfg.Notice = cmp.Or(cfg.Notice, 30*time.Second)
+	cfg.Maintenance = cmp.Or(cfg.Maintenance, time.Hour)
 	cfg.Poll = cmp.Or(cfg.Poll, time.Minute)
 	cfg.Pause = cmp.Or(cfg.Pause, time.Second)
 	client, shut := imds.New(imds.Config{URL: cfg.URL, Header: [2]string{"Metadata-Flavor", "Google"}, Pause: cfg.Pause})
-	return &Metadata{cfg: cfg, client: client, log: log}, shut
+	return &Metadata{cfg, client, log}, shut
 }
 
 const root = "/computeMetadata/v1/instance/"
@@ -125,43 +120,4 @@ func (m *Metadata) Instance(ctx context.Context) (Instance, error) {
 func (m *Metadata) text(ctx context.Context, at string, query url.Values) (string, error) {
 	answer, err := m.client.Get(ctx, root+at, query)
 	return strings.TrimSpace(string(answer.Body)), err
-}
-
-// Wait implements interrupt.Source. The service tells of news at once.
-func (m *Metadata) Wait(ctx context.Context) (interrupt.Notice, error) {
-	if m.preempted.Load() {
-		<-ctx.Done()
-		return interrupt.Notice{}, ctx.Err()
-	}
-	var query url.Values // for the first request, which does not wait
-	for {
-		answer, err := m.ask(ctx, query)
-		switch {
-		case ctx.Err() != nil:
-			return interrupt.Notice{}, ctx.Err()
-		case err != nil:
-			m.log.WarnContext(ctx, "ask whether the instance is preempted", slog.Any("error", err))
-			query = nil
-			select {
-			case <-time.After(m.cfg.Pause):
-			case <-ctx.Done():
-			}
-		case strings.TrimSpace(string(answer.Body)) == "TRUE":
-			m.preempted.Store(true)
-			return interrupt.Notice{Cause: "the instance is preempted", Deadline: time.Now().Add(m.cfg.Notice)}, nil
-		default:
-			query = url.Values{
-				"wait_for_change": {"true"},
-				"timeout_sec":     {strconv.Itoa(max(1, int(m.cfg.Poll/time.Second)))},
-				"last_etag":       {answer.ETag},
-			}
-		}
-	}
-}
-
-// ask makes one request, which ends some time after the service should have.
-func (m *Metadata) ask(ctx context.Context, query url.Values) (imds.Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Poll+30*time.Second)
-	defer cancel()
-	return m.client.Once(ctx, root+"preempted", query)
 }

@@ -36,10 +36,11 @@ func serve(tb testing.TB) *service {
 	s := &service{
 		changed: make(chan struct{}),
 		values: map[string]string{
-			"preempted":    "FALSE",
-			"id":           "4520031799277581759",
-			"zone":         "projects/111222/zones/us-central1-a",
-			"machine-type": "projects/111222/machineTypes/n2-standard-4",
+			"preempted":         "FALSE",
+			"maintenance-event": "NONE",
+			"id":                "4520031799277581759",
+			"zone":              "projects/111222/zones/us-central1-a",
+			"machine-type":      "projects/111222/machineTypes/n2-standard-4",
 			"network-interfaces/0/access-configs/0/external-ip": "203.0.113.7",
 			"attributes/taskcluster":                            `{"workerPoolId":"proj/linux","providerId":"gcp","workerGroup":"us-central1-a","rootUrl":"https://tc.example.com","workerConfig":{}}`,
 		},
@@ -112,51 +113,72 @@ func (s *service) metadata(tb testing.TB) *Metadata {
 	return m
 }
 
-// harness preempts the instance.
+// harness has something of the instance change.
 type harness struct {
 	*service
-	source *Metadata
+	source             interrupt.Source
+	path, value, cause string
 }
 
 func (h harness) Source(testing.TB) interrupt.Source { return h.source }
 
 func (h harness) Announce(testing.TB) string {
-	h.set("preempted", "TRUE")
-	return "the instance is preempted"
+	h.set(h.path, h.value)
+	return h.cause
 }
 
 func TestConforms(t *testing.T) {
-	interrupttest.TestOnce(t, func(tb testing.TB) interrupttest.Harness {
-		tb.Helper()
-		s := serve(tb)
-		return harness{s, s.metadata(tb)}
+	t.Run("preemption", func(t *testing.T) {
+		interrupttest.TestOnce(t, func(tb testing.TB) interrupttest.Harness {
+			tb.Helper()
+			s := serve(tb)
+			return harness{s, s.metadata(tb).Preemption(), "preempted", "TRUE", "the instance is preempted"}
+		})
+	})
+	t.Run("maintenance", func(t *testing.T) {
+		interrupttest.TestOnce(t, func(tb testing.TB) interrupttest.Harness {
+			tb.Helper()
+			s := serve(tb)
+			return harness{
+				s, s.metadata(tb).Maintenance(), "maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE",
+				"the instance is stopped for its host's maintenance",
+			}
+		})
 	})
 }
 
-func TestPreemption(t *testing.T) {
+func TestDeadlines(t *testing.T) {
 	for _, tt := range []struct {
-		name   string
-		broken int
-	}{{"the service works", 0}, {"the service fails for a while", 3}} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := serve(t)
-			s.broken = tt.broken
-			s.set("preempted", "TRUE")
-			before := time.Now()
-			n, err := s.metadata(t).Wait(t.Context())
-			if left := n.Deadline.Sub(before); err != nil || left < 30*time.Second || left > time.Minute {
-				t.Errorf("notice %+v, %v leaves %v", n, err, left)
-			}
-		})
+		path, value string
+		source      func(*Metadata) interrupt.Source
+		left        time.Duration
+	}{
+		{"preempted", "TRUE", (*Metadata).Preemption, 30 * time.Second},
+		{"maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE", (*Metadata).Maintenance, time.Hour},
+	} {
+		for _, broken := range []int{0, 3} {
+			t.Run(fmt.Sprintf("%s, after %d requests that fail", tt.path, broken), func(t *testing.T) {
+				s := serve(t)
+				s.broken = broken
+				s.set(tt.path, tt.value)
+				before := time.Now()
+				n, err := tt.source(s.metadata(t)).Wait(t.Context())
+				if left := n.Deadline.Sub(before); err != nil || left < tt.left || left > tt.left+30*time.Second {
+					t.Errorf("notice %+v, %v leaves %v", n, err, left)
+				}
+			})
+		}
 	}
 }
 
-// A request that waits ends without news, and the next one has them.
-func TestPreemptionAfterARequestTimesOut(t *testing.T) {
+// A request that waits ends without news, and the next one has them. What
+// changes first is of no interest.
+func TestNewsAfterARequestTimesOut(t *testing.T) {
 	s := serve(t)
-	time.AfterFunc(1500*time.Millisecond, func() { s.set("preempted", "TRUE") })
-	if n, err := s.metadata(t).Wait(t.Context()); err != nil || n.Cause != "the instance is preempted" {
-		t.Errorf("notice %+v, %v", n, err)
+	time.AfterFunc(200*time.Millisecond, func() { s.set("maintenance-event", "MIGRATE_ON_HOST_MAINTENANCE") })
+	time.AfterFunc(1500*time.Millisecond, func() { s.set("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE") })
+	if _, err := s.metadata(t).Maintenance().Wait(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
 
 // startWorker starts Taskcluster's start-worker, which "make peers" builds, for
@@ -173,4 +175,34 @@ func TestConfigurationByStartWorker(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzDocuments has start-worker and a pool configure anything: a worker takes
+// it, or says what is wrong.
+func FuzzDocuments(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"worker":{"capacity":3},"provisionerId":"a","workerType":"b"}`, `{"worker":{"capacity":1e9}}`, `{"clientId":{"a":[null]}}`,
+		`{"lifecycle":{"maxIdle":"5m","atEnd":"reboot"}}`, `{"docker":{"registries":[{"host":"h"}]}}`, `{"a\u2028\ud800":"\u0000"}`, `[]`,
+	} {
+		f.Add([]byte(seed), []byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, theirs, pool []byte) {
+		var content, settings map[string]any
+		if json.Unmarshal(theirs, &content) != nil || json.Unmarshal(pool, &settings) != nil {
+			return
+		}
+		from := setting.Sources{Documents: []setting.Document{{Name: "theirs", Content: ofStartWorker(content)}}}
+		l, err := loadPool(from, []setting.Document{{Name: "pool", Content: settings}})
+		if err != nil {
+			return
+		}
+		if l.Worker.Capacity < 1 || l.Worker.Capacity > 250 || l.Lifecycle.MaxIdle < 0 {
+			t.Errorf("configuration is %+v", l.config)
+		}
+		for path, value := range l.values {
+			if value.Origin == "pool" && slices.Contains(ofTheMachine, path) {
+				t.Errorf("the pool configures %s", path)
+			}
+		}
+	})
 }

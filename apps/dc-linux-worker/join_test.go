@@ -66,6 +66,8 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch value, known := google[at]; {
 		case known:
 			say(value)
+		case at == "maintenance-event":
+			say("NONE")
 		case at == "preempted":
 			c.answerPreempted(w, r)
 		case at == "service-accounts/default/identity":
@@ -172,6 +174,7 @@ func TestJoinInCloud(t *testing.T) {
 			if diff := cmp.Diff(tt.machine, d.Machine); diff != "" {
 				t.Errorf("machine (-want +got):\n%s", diff)
 			}
+			delete(c.registered, "systemBootTime")
 			if diff := cmp.Diff(tt.registers, c.registered); diff != "" {
 				t.Errorf("registration (-want +got):\n%s", diff)
 			}

@@ -85,7 +85,7 @@ func newPreemption(c config, h parts.Hooks, log *slog.Logger) (preemption, func(
 	case h.State == "":
 	case whose == providerGoogle:
 		m, shut := gce.New(gce.Config{URL: c.Provider.Metadata}, log)
-		return preemption{m}, shut
+		return preemption{m.Preemption(), m.Maintenance()}, shut
 	case whose == providerAzure:
 		m, shut := azure.New(azure.Config{URL: c.Provider.Metadata}, log)
 		return preemption{m}, shut

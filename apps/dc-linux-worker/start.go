@@ -82,7 +82,7 @@ func start(ctx context.Context, o startOptions, s command.Streams) error {
 	if _, ok := errors.AsType[setting.Problems](err); ok || err == nil {
 		return err
 	}
-	return &command.Exit{Code: exitFailed, Err: explain(err)}
+	return &command.Exit{Code: exitFailed, Err: explain(err, o.runner || l.Provider.Type != providerNone)}
 }
 
 // checkArguments are those with which the next program checks its configuration.
@@ -145,8 +145,12 @@ func configuredByPool(from setting.Sources, l loaded, j joined) (loaded, error) 
 	return loadPool(from, j.Pool)
 }
 
-// explain says where to look for what keeps the worker from a deployment.
-func explain(err error) error {
+// explain says where to look for what keeps the worker from a deployment, if it
+// was not registered by others or itself, but works as it is configured.
+func explain(err error, registered bool) error {
+	if registered {
+		return err
+	}
 	if _, ok := errors.AsType[*taskcluster.CredentialsError](err); ok {
 		return fmt.Errorf("%w; check credentials in the configuration, or TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
@@ -36,7 +38,7 @@ func Join(ctx context.Context, c section.Linux, d Deployment, provider string, p
 		return Joined{}, nil, err
 	}
 	who, end, err := taskcluster.NewIdentity(ctx, client, taskcluster.IdentityConfig{
-		ProviderID: provider, Prove: prove, File: filepath.Join(c.StateDir(), "registration.json"),
+		ProviderID: provider, Prove: prove, BootTime: bootTime(), File: filepath.Join(c.StateDir(), "registration.json"),
 	}, log)
 	if err != nil {
 		disconnect()
@@ -54,6 +56,22 @@ func Join(ctx context.Context, c section.Linux, d Deployment, provider string, p
 	}
 	d.As = client
 	return Joined{who, d, setting.Document{Name: "worker pool " + d.Worker.Pool, Content: settings}}, leave, nil
+}
+
+// bootTime returns when the machine was started, or the zero time if that is not
+// known. It lets worker-manager measure how long that takes.
+func bootTime() time.Time {
+	content, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return time.Time{}
+	}
+	for line := range strings.Lines(string(content)) {
+		var seconds int64
+		if n, _ := fmt.Sscanf(line, "btime %d", &seconds); n == 1 {
+			return time.Unix(seconds, 0)
+		}
+	}
+	return time.Time{}
 }
 
 // makeStateDir makes the directory for the worker's state, which the worker
