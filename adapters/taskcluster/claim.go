@@ -20,7 +20,8 @@ type claim struct {
 	task task.Definition
 
 	mu          sync.Mutex
-	takenUntil  time.Time
+	takenUntil  time.Time // by this host's clock
+	granted     time.Time // the latest takenUntil of an answer, by the queue's clock
 	credentials task.Credentials
 }
 
@@ -52,18 +53,20 @@ func (cl *claim) Reclaim(ctx context.Context) error {
 		TakenUntil  time.Time   `json:"takenUntil"`
 		Credentials credentials `json:"credentials"`
 	}
+	var clocks reading
 	err := cl.c.do(ctx, call{
 		service: "queue", name: "reclaimTask", method: http.MethodPost,
-		path: runPath(cl.id, "/reclaim"), creds: cl.Credentials(), out: &answer,
+		path: runPath(cl.id, "/reclaim"), creds: cl.Credentials(), out: &answer, clocks: &clocks,
 	})
 	if err != nil {
 		return lost(err, cl.TakenUntil())
 	}
+	until := clocks.lasting(answer.TakenUntil)
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	// Answers to concurrent calls may arrive in any order.
-	if !answer.TakenUntil.Before(cl.takenUntil) {
-		cl.takenUntil, cl.credentials = answer.TakenUntil, task.Credentials(answer.Credentials)
+	if !answer.TakenUntil.Before(cl.granted) {
+		cl.granted, cl.takenUntil, cl.credentials = answer.TakenUntil, until, task.Credentials(answer.Credentials)
 	}
 	return nil
 }

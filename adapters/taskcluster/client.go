@@ -98,6 +98,7 @@ type call struct {
 	creds   task.Credentials // the zero Credentials call anonymously
 	in      any              // marshaled as the body, unless nil
 	out     any              // the answer is unmarshaled to it, unless nil
+	clocks  *reading         // set to what comes with the answer, unless nil
 	timeout time.Duration    // Config.CallTimeout if zero
 }
 
@@ -120,6 +121,9 @@ func (c *Client) do(ctx context.Context, r call) (err error) {
 		return unreachable(ctx, timed, c.cfg.RootURL, r.op(), err)
 	}
 	defer resp.Body.Close()
+	if r.clocks != nil {
+		*r.clocks = readClocks(resp)
+	}
 	if resp.StatusCode >= 300 {
 		e, err := c.refused(resp, r)
 		if err != nil {

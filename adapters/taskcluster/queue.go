@@ -57,6 +57,7 @@ func (q *Queue) Claim(ctx context.Context, n int) ([]queue.Claim, error) {
 	var answer struct {
 		Tasks []claimed `json:"tasks"`
 	}
+	var clocks reading
 	err := q.c.do(held, call{
 		service: "queue", name: "claimWork", method: http.MethodPost,
 		path:  segments("/claim-work/", q.c.cfg.TaskQueueID),
@@ -67,6 +68,7 @@ func (q *Queue) Claim(ctx context.Context, n int) ([]queue.Claim, error) {
 			Tasks       int    `json:"tasks"`
 		}{q.c.cfg.WorkerGroup, q.c.cfg.WorkerID, n},
 		out:     &answer,
+		clocks:  &clocks,
 		timeout: q.c.cfg.PollTimeout,
 	})
 	if err != nil {
@@ -74,7 +76,7 @@ func (q *Queue) Claim(ctx context.Context, n int) ([]queue.Claim, error) {
 	}
 	claims := make([]queue.Claim, 0, len(answer.Tasks))
 	for _, granted := range answer.Tasks {
-		if cl := q.claim(ctx, granted); cl != nil {
+		if cl := q.claim(ctx, granted, clocks); cl != nil {
 			claims = append(claims, cl)
 		}
 	}
@@ -117,11 +119,12 @@ func (q *Queue) outlive(ctx context.Context) (held context.Context, release func
 
 // claim returns the claim that was granted, or nil if the worker cannot make
 // sense of the task, which it then reports as malformed.
-func (q *Queue) claim(ctx context.Context, granted claimed) queue.Claim {
+func (q *Queue) claim(ctx context.Context, granted claimed, clocks reading) queue.Claim {
 	c := &claim{
 		c:           q.c,
 		id:          task.RunID{Task: granted.Status.TaskID, Run: granted.RunID},
-		takenUntil:  granted.TakenUntil,
+		takenUntil:  clocks.lasting(granted.TakenUntil),
+		granted:     granted.TakenUntil,
 		credentials: task.Credentials(granted.Credentials),
 	}
 	var err error
