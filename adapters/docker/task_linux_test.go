@@ -231,6 +231,38 @@ func TestOutputOfAnyLength(t *testing.T) {
 	}
 }
 
+// There is no room on the daemon's disk for it twice.
+func TestFileAsLargeAsTheDiskIsRead(t *testing.T) {
+	const size = 600 << 20
+	e := open(t, docker.Config{Egress: docker.EgressNone})
+	r, log := run(t, e, shell("head -c 629145600 /dev/zero > /large"))
+	if !r.Result().Success {
+		t.Fatalf("result %+v:\n%s", r.Result(), log)
+	}
+	f, err := r.FS().Open("large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, f); n != size || err != nil {
+		t.Errorf("read %d bytes of %d, %v", n, size, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLimitsAreThoseOfTheConfiguration(t *testing.T) {
+	e := open(t, docker.Config{Egress: docker.EgressNone, Limits: docker.Limits{
+		MemoryBytes: 100 << 20, CPUs: 0.5, PIDs: 77, SharedMemoryBytes: 3 << 20, OpenFiles: 333,
+	}})
+	_, log := run(t, e, shell("ulimit -n; df -k /dev/shm | tail -1; cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us || cat memory.max pids.max cpu.max"))
+	for _, want := range []string{"\n333\n", " 3072 ", "\n104857600\n", "\n77\n", "\n50000"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, log)
+		}
+	}
+}
+
 // blocks returns how many bytes of disk the files in a directory take.
 func blocks(tb testing.TB, dir string) (bytes int64) {
 	tb.Helper()

@@ -20,16 +20,8 @@ func (s *Store) makeRoom(ctx context.Context) {
 	if s.config.MinFree == 0 {
 		return
 	}
-	info, err := s.daemon.Info(ctx, client.InfoOptions{})
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		s.log.WarnContext(ctx, "find the daemon's disk", slog.Any("error", err))
-		return
-	}
 	short := func() bool {
-		free, err := freeBytes(info.Info.DockerRootDir)
+		free, err := freeBytes(s.disk)
 		if err != nil {
 			s.log.WarnContext(ctx, "find free space on the daemon's disk", slog.Any("error", err))
 		}

@@ -54,6 +54,7 @@ type Store struct {
 	config Config
 	daemon *client.Client
 	log    *slog.Logger
+	disk   string // the daemon's directory, where free space is looked for
 
 	mu    sync.Mutex
 	used  map[string]int       // tasks that use an image, by its ID
@@ -67,6 +68,13 @@ func New(c Config) docker.ImagesOf {
 			c.Pull = PullAlways
 		}
 		s := &Store{config: c, daemon: daemon, log: log, used: map[string]int{}, calls: map[string]*bringing{}}
+		if c.MinFree > 0 {
+			info, err := daemon.Info(ctx, client.InfoOptions{})
+			if err != nil {
+				return nil, fmt.Errorf("find the daemon's disk: %w", err)
+			}
+			s.disk = info.Info.DockerRootDir
+		}
 		for _, name := range c.Preload {
 			if err := s.preload(ctx, name); err != nil {
 				log.WarnContext(ctx, "an image could not be pulled ahead", slog.String("image", name), slog.Any("error", err))

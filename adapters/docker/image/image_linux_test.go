@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/moby/moby/client"
 	"github.com/pierrec/lz4/v4"
+	"golang.org/x/sys/unix"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/docker"
 	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
@@ -400,5 +402,64 @@ func TestImagesAreRemovedWhenDiskIsShort(t *testing.T) {
 		if _, err := d.ImageInspect(t.Context(), id); err != nil {
 			t.Errorf("an image that is used, or not the worker's, is gone: %v", err)
 		}
+	}
+}
+
+// largeImage returns the archive of an image whose only layer is of random
+// content.
+func largeImage(tb testing.TB, size int) []byte {
+	tb.Helper()
+	content := make([]byte, size)
+	_, _ = rand.Read(content) // never fails
+	layer := archiveOf(tb, map[string][]byte{"file": content})
+	sum := sha256.Sum256(layer)
+	return archiveOf(tb, map[string][]byte{
+		"layer.tar":     layer,
+		"config.json":   fmt.Appendf(nil, `{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:%x"]}}`, sum),
+		"manifest.json": []byte(`[{"Config": "config.json", "RepoTags": null, "Layers": ["layer.tar"]}]`),
+	})
+}
+
+// free returns how many bytes are free on the daemon's disk.
+func free(tb testing.TB) int64 {
+	tb.Helper()
+	info, err := connect(tb).Info(tb.Context(), client.InfoOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(info.Info.DockerRootDir, &st); err != nil {
+		tb.Fatal(err)
+	}
+	return int64(st.Bavail) * st.Bsize
+}
+
+func TestImageThatWasUsedLongestAgoIsTheFirstToGo(t *testing.T) {
+	const size = 40 << 20
+	enough := open(t, image.Config{})
+	sources := map[string]*source{}
+	use := func(s docker.Images, key string) string {
+		t.Helper()
+		if sources[key] == nil {
+			sources[key] = &source{archive: largeImage(t, size), key: key}
+		}
+		i, log, err := acquire(t, s, archiveRef, sources[key].fetch)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, log)
+		}
+		i.Release()
+		return i.ID
+	}
+	first, second := use(enough, "first"), use(enough, "second")
+	use(enough, "first") // again, and so the second was used longest ago
+	short := open(t, image.Config{Pull: image.PullMissing, MinFree: free(t) + size/2})
+	if _, _, err := acquire(t, short, docker.ImageRef{Name: dockertest.Image}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(t).ImageInspect(t.Context(), first); err != nil {
+		t.Errorf("the image that was used last is gone: %v", err)
+	}
+	if _, err := connect(t).ImageInspect(t.Context(), second); !errdefs.IsNotFound(err) {
+		t.Errorf("the image that was used longest ago is left: %v", err)
 	}
 }
