@@ -59,7 +59,7 @@ func (e *Engine) NewBuilder(ctx context.Context, o engine.Options) (engine.Build
 	if err != nil {
 		return nil, err
 	}
-	image, err := e.images.Acquire(ctx, p.Image.ref, ImageOptions{Log: o.Log, Authorize: o.Authorize, Fetch: o.Fetch})
+	image, err := e.acquireImage(ctx, p.Image.ref, ImageOptions{Log: o.Log, Authorize: o.Authorize, Fetch: o.Fetch})
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +79,24 @@ func (e *Engine) NewBuilder(ctx context.Context, o engine.Options) (engine.Build
 		release(leases)
 	})
 	return b, nil
+}
+
+// acquireImage acquires an image, again if the daemon went away meanwhile.
+func (e *Engine) acquireImage(ctx context.Context, ref ImageRef, o ImageOptions) (Image, error) {
+	giveUp := time.Now().Add(startPatience)
+	for {
+		i, err := e.images.Acquire(ctx, ref, o)
+		if err == nil || !client.IsErrConnectionFailed(err) || ctx.Err() != nil {
+			return i, err
+		}
+		if time.Now().After(giveUp) {
+			return Image{}, shutdown(err, "the Docker daemon is gone")
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // SetEnv implements engine.Builder.
