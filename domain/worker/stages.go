@@ -147,7 +147,11 @@ func (r *runner) await(ctx context.Context) (run.Event, error) {
 	if err := r.awaitResults(ctx); err != nil {
 		return nil, err
 	}
-	return run.Exited{Success: r.results.Result().Success}, nil
+	result := r.results.Result()
+	if result.Killed && r.work.Err() != nil {
+		return nil, context.Cause(r.work) // which is why it was killed: no verdict on the task
+	}
+	return run.Exited{Success: result.Success}, nil
 }
 
 // awaitResults waits for the sandbox to end and takes over what it leaves.
