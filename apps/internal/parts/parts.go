@@ -110,6 +110,9 @@ func NewJournal(ctx context.Context, h Hooks, tel telemetry.Telemetry, log *slog
 	if h.State == "" {
 		return nil, func() {}, nil
 	}
+	if err := makeStateDir(h.State); err != nil {
+		return nil, nil, err
+	}
 	cfg := journalfile.Config{Dir: filepath.Join(h.State, "journal"), Wait: time.Minute}
 	if h.TakeOver {
 		cfg.Ask = askToMakeWay
