@@ -239,7 +239,11 @@ func (s *Store) once(ctx context.Context, key string, log *tasklog.Log, bring fu
 
 // find returns the ID of an image, or "" if the daemon does not have it.
 func (s *Store) find(ctx context.Context, name string) (string, error) {
-	i, err := s.daemon.ImageInspect(ctx, name)
+	var i client.ImageInspectResult
+	err := repeat(ctx, func(err error) bool { return !errdefs.IsNotFound(err) }, func() (err error) {
+		i, err = s.daemon.ImageInspect(ctx, name)
+		return err
+	})
 	if errdefs.IsNotFound(err) {
 		return "", nil
 	}
@@ -251,7 +255,11 @@ func (s *Store) find(ctx context.Context, name string) (string, error) {
 
 // mark gives an image the tag of a key, which notes when it was used.
 func (s *Store) mark(ctx context.Context, name, tag string) error {
-	if _, err := s.daemon.ImageTag(ctx, client.ImageTagOptions{Source: name, Target: tag}); err != nil {
+	err := repeat(ctx, func(err error) bool { return !errdefs.IsNotFound(err) }, func() error {
+		_, err := s.daemon.ImageTag(ctx, client.ImageTagOptions{Source: name, Target: tag})
+		return err
+	})
+	if err != nil {
 		return fault.Unavailablef(err, "image %s could not be tagged", name)
 	}
 	return nil

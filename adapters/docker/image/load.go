@@ -37,6 +37,24 @@ func (s *Store) load(ctx context.Context, r fetch.Reference, content fetch.Conte
 	}
 	start := time.Now()
 	log.Infof("[docker] Loading the image of %s", r)
+	err = repeat(ctx, func(err error) bool {
+		if _, ok := errors.AsType[*daemonError](err); !ok {
+			return false
+		}
+		log.Warnf("[docker] Failed to load the image of %s, and will try again: %v", r, err)
+		return true
+	}, func() error { return s.loadOnce(ctx, r, content, tag, log) })
+	if failed, ok := errors.AsType[*daemonError](err); ok {
+		return fault.Unavailablef(failed, "image %s could not be loaded", r)
+	}
+	if err == nil {
+		log.Infof("[docker] Loaded the image of %s in %s", r, seconds(start))
+	}
+	return err
+}
+
+// loadOnce brings an image from its source, and notes the hash of its archive.
+func (s *Store) loadOnce(ctx context.Context, r fetch.Reference, content fetch.Content, tag string, log *tasklog.Log) error {
 	source, size, err := content.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("load image: %w", err)
@@ -54,11 +72,7 @@ func (s *Store) load(ctx context.Context, r fetch.Reference, content fetch.Conte
 	if err := s.transfer(ctx, r, tag, io.MultiReader(archive, exhausting{body})); err != nil {
 		return err
 	}
-	if err := s.mark(ctx, tag, hashTag(tag, hex.EncodeToString(hash.Sum(nil)))); err != nil {
-		return err
-	}
-	log.Infof("[docker] Loaded the image of %s in %s", r, seconds(start))
-	return nil
+	return s.mark(ctx, tag, hashTag(tag, hex.EncodeToString(hash.Sum(nil))))
 }
 
 // exhausting has no content, but ends as the rest of another reader does.
@@ -97,10 +111,19 @@ func (s *Store) transfer(ctx context.Context, r fetch.Reference, tag string, arc
 		if refusal, ok := errors.AsType[*loadError](err); ok {
 			return fault.Malformedf("image %s cannot be loaded: %v", r, refusal)
 		}
-		return fault.Unavailablef(err, "image %s could not be loaded", r)
+		return &daemonError{err}
 	}
 	return nil
 }
+
+// daemonError is what kept the daemon from loading an archive that may be good.
+type daemonError struct{ err error }
+
+// Error returns the cause.
+func (e *daemonError) Error() string { return e.err.Error() }
+
+// Unwrap returns it, too.
+func (e *daemonError) Unwrap() error { return e.err }
 
 // badArchive says that content is no image, unless it is its source that failed.
 func badArchive(r fetch.Reference, err error) error {

@@ -14,8 +14,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
-const pullAttempts = 4
-
 // imageName is the name of an image in a registry.
 type imageName struct {
 	full       string // with host and tag, or digest
@@ -74,22 +72,42 @@ func (s *Store) pull(ctx context.Context, n imageName, log *tasklog.Log) error {
 	return s.mark(ctx, n.full, tag)
 }
 
-// persist repeats what may succeed the next time.
+// persist asks a registry for an image, and again where that may help.
 func (s *Store) persist(ctx context.Context, n imageName, log *tasklog.Log, verb string, once func() error) error {
+	err := repeat(ctx, func(err error) bool {
+		if refused(err) {
+			return false
+		}
+		log.Warnf("[docker] Failed to %s image %s, and will try again: %v", verb, n.full, err)
+		return true
+	}, once)
+	switch {
+	case err == nil, ctx.Err() != nil:
+		return err
+	case refused(err):
+		return fault.Malformedf("image %s cannot be pulled: %v", n.full, err)
+	default:
+		return fault.Unavailablef(err, "image %s could not be pulled in %d attempts", n.full, attempts)
+	}
+}
+
+const attempts = 4
+
+// repeat does something until it succeeds, fails in a way that another attempt
+// does not mend, or has failed so often. It returns the last error.
+func repeat(ctx context.Context, again func(error) bool, once func() error) error {
 	pause := time.Second
 	for attempt := 1; ; attempt++ {
 		err := once()
-		switch {
-		case err == nil:
+		if err == nil {
 			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case refused(err):
-			return fault.Malformedf("image %s cannot be pulled: %v", n.full, err)
-		case attempt == pullAttempts:
-			return fault.Unavailablef(err, "image %s could not be pulled in %d attempts", n.full, attempt)
 		}
-		log.Warnf("[docker] Failed to %s image %s, and will try again: %v", verb, n.full, err)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if attempt == attempts || !again(err) {
+			return err
+		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:

@@ -33,6 +33,7 @@ type server struct {
 	host, digest string
 	password     atomic.Value // string that it wants from "user"; empty for nothing
 	blobs        atomic.Int32 // that were fetched
+	before       func()       // is called before each of them, if set
 }
 
 // serve serves a registry with a password.
@@ -50,6 +51,9 @@ func serve(tb testing.TB, password string) *server {
 		}
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 			s.blobs.Add(1)
+			if s.before != nil {
+				s.before()
+			}
 		}
 		handler.ServeHTTP(w, r)
 	}))
