@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -221,6 +222,29 @@ func TestRegisteredWorkerIsSucceeded(t *testing.T) {
 	if got := m.state(t); got != "running" {
 		t.Errorf("a worker whose machine stays is %s", got)
 	}
+}
+
+// A registered worker that is upgraded in place goes on with its task, and with
+// its registration: most providers would not let it register again.
+func TestRegisteredWorkerIsUpgraded(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	m := newManaged(t, b, "proj-test/upgraded", "3", `{"lifecycle":{"atEnd":"remove","drainInterval":"50ms"}}`)
+	file := m.configure(t, "")
+	p := startProgram(t, b, "start", "--config", file)
+	id := m.begin(t, "sleep 5", "6010.5")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	b.expectState(t, id, "completed completed")
+	if got := m.state(t); got != "running" {
+		t.Errorf("a worker that made way is %s", got)
+	}
+	if out, code := drainProgram(t, file); code != 0 {
+		t.Errorf("drain exits with %d:\n%s", code, out)
+	}
+	p.ended(t)
+	p.says(t, "worker makes way", "worker is registered already", "worker removed")
 }
 
 // Worker-manager wants a worker to go, which finishes its task first.
