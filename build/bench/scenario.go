@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -52,21 +53,10 @@ type bench struct {
 	count  int
 }
 
-// measure measures the time that a scenario takes, and then the memory in a run
-// of its own, for looking at that takes the processor from the worker.
-func (b *bench) measure(ctx context.Context, s scenario) (figure, error) {
-	var m memory
-	f, err := b.run(ctx, s, nil)
-	if err == nil {
-		_, err = b.run(ctx, s, &m)
-	}
-	f.rss, f.pss = m.rss, m.pss
-	return f, err
-}
-
 // run creates the tasks, then starts the worker, and stops it once all tasks are
 // resolved. It samples the worker's memory if m is not nil.
 func (b *bench) run(ctx context.Context, s scenario, m *memory) (f figure, err error) {
+	fmt.Fprintln(os.Stderr, "bench: "+s.String())
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	b.count++
