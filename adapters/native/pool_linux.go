@@ -45,10 +45,10 @@ func (e *Engine) fill(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := e.places.stock(e.config.Capacity); err != nil {
-		e.log.WarnContext(ctx, "directories of sandboxes not made ahead", slog.Any("error", err))
+	if err := errors.Join(e.users.stock(ctx, e.config.Capacity), e.places.stock(e.config.Capacity)); err != nil {
+		e.log.WarnContext(ctx, "users and directories of tasks not made ahead", slog.Any("error", err))
 	}
-	return nil
+	return ctx.Err()
 }
 
 // empty empties the pool, once the engine's context is done.

@@ -78,6 +78,25 @@ func (u *users) take(ctx context.Context) (*account, error) {
 	}
 }
 
+// stock sees to it that n users are there for tasks that come at once.
+func (u *users) stock(ctx context.Context, n int) error {
+	if u.current != nil {
+		return nil
+	}
+	var err error
+	taken := make([]*account, 0, n)
+	for len(taken) < n && err == nil {
+		var a *account
+		if a, err = u.take(ctx); err == nil {
+			taken = append(taken, a)
+		}
+	}
+	for _, a := range taken {
+		u.give(a)
+	}
+	return err
+}
+
 // give returns a user to the pool, of which nothing is left running.
 func (u *users) give(a *account) {
 	if u.current != nil {

@@ -95,3 +95,15 @@ func TestUserIsMadeWithItsGroup(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Users take long to make, so those for the first tasks are there before these
+// come.
+func TestUsersAreMadeAhead(t *testing.T) {
+	const capacity = 3
+	e := open(t, Config{Capacity: capacity, Warm: 1})
+	e.users.mu.Lock()
+	defer e.users.mu.Unlock()
+	if n := len(e.users.free); n < capacity {
+		t.Errorf("%d users are there for the tasks to come, want %d", n, capacity)
+	}
+}
