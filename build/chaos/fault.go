@@ -126,7 +126,7 @@ func (d *driver) failures(r *rand.Rand) []failure {
 	)
 	if d.daemon != nil {
 		all = append(all,
-			failure{name: "docker is restarted", long: time.Second, begin: func(context.Context) error { d.daemon.Terminate(); return nil }, end: d.daemon.Launch},
+			failure{name: "docker is restarted", long: time.Second, begin: func(context.Context) error { d.daemon.Terminate(); return nil }, end: d.relaunch},
 			failure{name: "docker is killed", long: time.Second, begin: func(context.Context) error { d.daemon.Kill(); return nil }, end: d.relaunch},
 			failure{name: "docker hangs", long: 5 * time.Second, begin: func(context.Context) error { return d.daemon.Freeze() }, end: d.daemon.Thaw},
 		)
@@ -134,8 +134,8 @@ func (d *driver) failures(r *rand.Rand) []failure {
 	return all
 }
 
-// relaunch starts a daemon that was killed. One that was killed while it made a
-// network may not start again before somebody has removed its networks.
+// relaunch starts a daemon that has ended. One that was making a network may not
+// start again before somebody has removed its networks.
 func (d *driver) relaunch() error {
 	err := d.daemon.Launch()
 	if err == nil || !strings.Contains(d.daemon.Log(), "libnetwork") {
