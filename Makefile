@@ -97,7 +97,7 @@ bench: build peers ## Measure the worker, and generic-worker beside it.
 	scripts/bench
 
 .PHONY: chaos
-chaos: setup build ## Run tasks while everything fails: make chaos ENGINES=native TASKS=100 KILLS=10 SEED=42 KEEP=DIR.
+chaos: setup embedded ## Run tasks while everything fails: make chaos ENGINES=native TASKS=100 KILLS=10 SEED=42 KEEP=DIR.
 	scripts/chaos "$(ENGINES)" "$(TASKS)" "$(KILLS)" "$(SEED)" "$(KEEP)"
 
 .PHONY: fuzz

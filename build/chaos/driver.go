@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
+	"github.com/taskcluster/taskcluster-worker/build/chaos/internal/clock"
 	"github.com/taskcluster/taskcluster-worker/build/chaos/internal/faultproxy"
 	"github.com/taskcluster/taskcluster-worker/build/chaos/internal/trace"
 	"github.com/taskcluster/taskcluster-worker/build/chaos/internal/verdict"
@@ -43,7 +44,8 @@ type driver struct {
 	progress chan struct{} // holds a token after a task was resolved
 
 	mu   sync.Mutex
-	full []span // when the disk was full
+	full []span   // when the disk was full
+	ill  []string // what the worker did not put up with
 }
 
 type span struct{ from, to time.Time }
@@ -105,8 +107,11 @@ func (d *driver) setUp(ctx context.Context) (err error) {
 	} else {
 		d.ledger = d.world.ledger
 	}
-	d.worker, err = newService(d.options, d.world.disk, d.proxy.URL(), host, d.history)
-	return err
+	if d.worker, err = newService(d.options, d.world.disk, d.proxy.URL(), host, d.history); err != nil || !d.options.clock {
+		return err
+	}
+	d.worker.clock = filepath.Join(d.world.dir, "clock")
+	return clock.Set(d.worker.clock, 0)
 }
 
 func install(name string, from io.Reader) error {
@@ -156,22 +161,22 @@ func (d *driver) upheaval(ctx context.Context) error {
 	defer stopWatching()
 	running, stopRunning := context.WithCancel(ctx)
 	defer stopRunning()
-	errs := make(chan error, 2)
-	report := func(err error) {
+	failed := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { d.watchGroups(watching) })
+	wg.Go(func() {
+		err := d.fail(failing, rand.New(rand.NewPCG(d.options.seed, 2))) //nolint:gosec // chaos needs no secrecy
 		if err != nil {
 			stopRunning() // what has failed on purpose does not recover
 		}
-		errs <- err
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { d.watchGroups(watching) })
-	wg.Go(func() { report(d.fail(failing, rand.New(rand.NewPCG(d.options.seed, 2)))) }) //nolint:gosec // chaos needs no secrecy
-	wg.Go(func() { report(d.upsetAll(failing, plan)) })
+		failed <- err
+	})
+	wg.Go(func() { d.upsetAll(failing, plan) })
 	err := d.runTasks(running)
 	// What is still to be done to the worker is done, whether tasks are left or
 	// not; what is under way ends by itself.
 	stopFailing()
-	err = errors.Join(err, <-errs, <-errs)
+	err = errors.Join(err, <-failed)
 	stopWatching()
 	wg.Wait()
 	return err
@@ -188,9 +193,8 @@ func (d *driver) watchGroups(ctx context.Context) {
 }
 
 // upsetAll does one thing after another to the worker's process, each once
-// enough tasks are resolved.
-func (d *driver) upsetAll(ctx context.Context, plan []upset) error {
-	var errs []error
+// enough tasks are resolved. What the worker does not put up with is a problem.
+func (d *driver) upsetAll(ctx context.Context, plan []upset) {
 	for _, u := range plan {
 		for int(d.resolved.Load()) < u.after && ctx.Err() == nil {
 			select {
@@ -199,11 +203,15 @@ func (d *driver) upsetAll(ctx context.Context, plan []upset) error {
 			}
 		}
 		if wait(ctx, u.delay); ctx.Err() != nil {
-			break
+			return
 		}
-		errs = append(errs, d.upset(ctx, u))
+		if err := d.upset(ctx, u); err != nil {
+			d.history.note("the worker does not stop well", "%v", err)
+			d.mu.Lock()
+			d.ill = append(d.ill, err.Error())
+			d.mu.Unlock()
+		}
 	}
-	return errors.Join(errs...)
 }
 
 // runTasks creates the tasks, so many ahead, and waits until all are resolved.

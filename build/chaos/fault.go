@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/taskcluster/taskcluster-worker/build/chaos/internal/clock"
 	"github.com/taskcluster/taskcluster-worker/build/chaos/internal/faultproxy"
 )
 
@@ -37,6 +38,7 @@ const (
 	freeze = "SIGSTOP"
 	term   = "SIGTERM"
 	usr1   = "SIGUSR1"
+	hup    = "SIGHUP" // an upgrade in place
 )
 
 // upsets returns what is done to the worker's process in a run of the suite. A
@@ -50,8 +52,9 @@ func upsets(r *rand.Rand, o options) []upset {
 			all[i].name, all[i].call, all[i].at = killAt, calls[r.IntN(len(calls))], moments[r.IntN(len(moments))]
 		}
 	}
-	for i := range max(o.kills/6, 1) {
-		all = append(all, upset{name: []string{freeze, term, usr1}[i%3]})
+	first := r.IntN(4)
+	for i := range max(o.kills/4, 1) {
+		all = append(all, upset{name: []string{freeze, term, usr1, hup}[(first+i)%4]})
 	}
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for i := range all {
@@ -93,6 +96,9 @@ func (d *driver) upset(ctx context.Context, u upset) error {
 		long := u.down + lease/2
 		d.history.note(freeze, "for %v", long)
 		d.worker.freeze(ctx, long)
+	case hup:
+		d.history.note(hup, "the worker takes its own place")
+		d.worker.upgrade()
 	case term:
 		d.history.note(term, "down for %v", u.down)
 		return d.worker.stop(syscall.SIGTERM, u.down, false)
@@ -124,6 +130,14 @@ func (d *driver) failures(r *rand.Rand) []failure {
 		failure{name: "queue is killed", long: 2 * time.Second, begin: func(context.Context) error { return d.queue.kill() }, end: d.queue.start},
 		failure{name: "disk is full", long: 3 * time.Second, begin: func(context.Context) error { return d.fillDisk() }, end: d.emptyDisk},
 	)
+	if d.options.clock {
+		all = append(all, failure{
+			name: "clock jumps", long: 3 * time.Second, end: func() error { return clock.Set(d.worker.clock, 0) },
+			begin: func(context.Context) error {
+				return clock.Set(d.worker.clock, time.Duration(r.Int64N(int64(2*greatestJump)))-greatestJump)
+			},
+		})
+	}
 	if d.daemon != nil {
 		all = append(all,
 			failure{name: "docker is restarted", long: time.Second, begin: func(context.Context) error { d.daemon.Terminate(); return nil }, end: d.relaunch},
@@ -170,6 +184,10 @@ func (d *driver) fail(ctx context.Context, r *rand.Rand) error {
 
 // ballast is the file that fills the worker's disk.
 func (d *driver) ballast() string { return filepath.Join(d.world.disk, "ballast") }
+
+// greatestJump is how far the worker's clock jumps at the most. Services refuse
+// what is signed with a clock that differs by more than 15 minutes.
+const greatestJump = 10 * time.Minute
 
 // fillDisk leaves no room on the worker's disk.
 func (d *driver) fillDisk() (err error) {

@@ -66,7 +66,7 @@ func (d *driver) awaitStart(ctx context.Context) error {
 // and writes all of it.
 func (d *driver) judge(ctx context.Context, out io.Writer, before trace.Traces) error {
 	stopErr := d.worker.stop(syscall.SIGTERM, 0, true)
-	var problems []string
+	problems := d.ill // nothing is done to the worker any more
 	if stopErr != nil {
 		problems = append(problems, stopErr.Error())
 	}
@@ -213,7 +213,7 @@ func (d *driver) explain(out io.Writer, tasks []verdict.Task, broken []verdict.P
 		i := slices.IndexFunc(tasks, func(t verdict.Task) bool { return t.ID == p.Task })
 		fmt.Fprintf(out, "\n--- %s (%s)\n", p.Task, p.Kind)
 		for n, r := range tasks[i].Runs {
-			fmt.Fprintf(out, "  run %d: %s (%s), from %s to %s\n", n, r.State, r.Reason, clock(r.Started), clock(r.Resolved))
+			fmt.Fprintf(out, "  run %d: %s (%s), from %s to %s\n", n, r.State, r.Reason, hour(r.Started), hour(r.Resolved))
 		}
 		if runs := tasks[i].Runs; len(runs) > 0 {
 			fmt.Fprintln(out, "  what was done meanwhile:")
@@ -228,7 +228,7 @@ func (d *driver) explain(out io.Writer, tasks []verdict.Task, broken []verdict.P
 	return nil
 }
 
-func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+func hour(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 
 // indented returns the last lines of a text.
 func indented(text string, last int) string {

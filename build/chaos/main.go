@@ -39,6 +39,7 @@ func inside() int {
 	flag.IntVar(&o.kills, "kills", 50, "how often to kill the worker")
 	flag.DurationVar(&o.patience, "patience", 30*time.Minute, "how long all of it may take")
 	flag.StringVar(&o.worker, "worker", ".bin/dc-linux-worker", "the program")
+	flag.BoolVar(&o.clock, "clock", false, "whether the program was built by jumpclock, so that its clock can jump")
 	flag.StringVar(&o.keep, "keep", "", "a directory to keep the worker's log in")
 	flag.Parse()
 	var err error
@@ -64,5 +65,6 @@ type options struct {
 	kills    int
 	patience time.Duration
 	worker   string // the program, an absolute path
+	clock    bool   // the worker's clock can jump
 	keep     string // directory for the worker's log; empty for none
 }

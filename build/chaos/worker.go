@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/taskcluster/taskcluster-worker/build/chaos/internal/clock"
 )
 
 // capacity is how many tasks the worker runs at once.
@@ -22,6 +25,7 @@ type service struct {
 	program string
 	config  string // file
 	dir     string
+	clock   string // file with how far its clock is ahead; empty if that is fixed
 	history *history
 
 	mu     sync.Mutex
@@ -32,6 +36,7 @@ type service struct {
 	last   bool          // nothing is started any more
 	begun  chan struct{} // closed when there is a next process
 	done   chan struct{} // closed when nothing is started any more
+	logged int64         // where the log of cmd begins
 }
 
 // restartPause is how long a service manager waits after a worker has exited.
@@ -114,16 +119,23 @@ func (s *service) launch() (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()
+	before, err := log.Stat()
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.CommandContext(context.Background(), s.program, "start", "--config", s.config) //nolint:gosec // a program of this repository
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, s.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir}
+	if s.clock != "" {
+		cmd.Env = append(cmd.Env, clock.Variable+"="+s.clock)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	s.cmd, s.exited = cmd, make(chan struct{})
+	s.cmd, s.exited, s.logged = cmd, make(chan struct{}), before.Size()
 	close(s.begun)
 	s.begun = make(chan struct{})
 	return cmd, nil
@@ -153,6 +165,13 @@ func (s *service) kill(pause time.Duration) {
 	_ = cmd.Process.Kill() // fails if it has exited just now
 }
 
+// upgrade has the process begin anew, with all that it has.
+func (s *service) upgrade() {
+	process := s.running().Process
+	s.mu.Unlock()
+	_ = process.Signal(syscall.SIGHUP) // fails if it has exited just now
+}
+
 // freeze stops the process for a while, without its noticing.
 func (s *service) freeze(ctx context.Context, d time.Duration) {
 	process := s.running().Process
@@ -166,7 +185,7 @@ func (s *service) freeze(ctx context.Context, d time.Duration) {
 // pause, unless this is the last.
 func (s *service) stop(signal syscall.Signal, pause time.Duration, last bool) error {
 	cmd := s.running()
-	exited := s.exited
+	exited, logged := s.exited, s.logged
 	s.asked, s.pause, s.last = true, pause, last
 	err := cmd.Process.Signal(signal)
 	s.mu.Unlock()
@@ -188,12 +207,21 @@ func (s *service) stop(signal syscall.Signal, pause time.Duration, last bool) er
 	if last {
 		<-s.done
 	}
-	// Early in its life, a process does not heed signals yet.
-	early := cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() == signal
-	if code := cmd.ProcessState.ExitCode(); code != 0 && !early {
-		return fmt.Errorf("the worker exits with %v after signal %v", cmd.ProcessState, signal)
+	if cmd.ProcessState.ExitCode() == 0 {
+		return nil
+	}
+	// Early in its life, a process does not heed signals yet, and may end since
+	// the queue is out of reach.
+	if joined, err := s.says(logged, `msg="worker started"`); err != nil || joined {
+		return errors.Join(err, fmt.Errorf("the worker exits with %v after signal %v", cmd.ProcessState, signal))
 	}
 	return nil
+}
+
+// says reports whether the log says something after the first bytes.
+func (s *service) says(after int64, what string) (bool, error) {
+	log, err := os.ReadFile(s.log())
+	return err == nil && bytes.Contains(log[min(after, int64(len(log))):], []byte(what)), err
 }
 
 // wait waits for d to pass or ctx to be done.
