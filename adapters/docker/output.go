@@ -58,7 +58,9 @@ func (t *transcriber) position() tasklog.Position { return tasklog.Position(2 * 
 func (t *transcriber) run(ctx context.Context, ended <-chan struct{}) {
 	defer close(t.finished)
 	defer t.stop()
-	beat := time.NewTicker(max(t.file.Spec.Patience/16, time.Millisecond))
+	// Should a change not be told, it is seen with the next beat.
+	const slowest = 10 * time.Second
+	beat := time.NewTicker(min(max(t.file.Spec.Patience/16, time.Millisecond), slowest))
 	defer beat.Stop()
 	for last := false; ; {
 		if t.err = t.copy(ctx); t.err != nil || last || ctx.Err() != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -179,7 +180,29 @@ func (u *upgrade) byReload(t *testing.T, payload, configuration string) {
 		})
 	}
 	u.verify(t)
+	eventually(t, "the end of all supervisors", func() bool { return len(p.zombies(t)) == 0 })
 	p.stop(t)
+}
+
+// zombies returns the processes that the worker has yet to take note of, since it
+// is their parent though it has not started them.
+func (p *program) zombies(t *testing.T) (found []string) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if fields[0] == "Z" && fields[1] == strconv.Itoa(p.cmd.Process.Pid) {
+			found = append(found, file)
+		}
+	}
+	return found
 }
 
 func (u *upgrade) reload(t *testing.T, p *program) {
