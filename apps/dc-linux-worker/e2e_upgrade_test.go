@@ -90,20 +90,17 @@ func (u *upgrade) start(t *testing.T, args ...string) *program {
 // them print.
 func (u *upgrade) load(t *testing.T, payload string) {
 	t.Helper()
+	mark := filepath.Base(filepath.Dir(u.program))
 	for range 8 {
 		u.tasks = append(u.tasks, u.b.create(t, "taskQueueId: "+u.pool+"\nretries: 0\npayload:\n  maxRunTime: 120\n"+payload+fmt.Sprintf(`
   command:
-    - [/bin/sh, -c, 'i=0; while [ $i -lt %d ]; do echo line$i; head -c 2000 /dev/zero | tr "\000" x; echo; i=$((i+1)); sleep 0.02; done; echo result > result.txt']
+    - [/bin/sh, -c, 'i=0; while [ $i -lt %d ]; do echo line$i; head -c 2000 /dev/zero | tr "\000" x; echo; i=$((i+1)); sleep 0.02; done; echo result > result.txt', %s]
     - [/bin/echo, the last command]
   artifacts: [{type: file, name: public/result.txt, path: result.txt}]
-`, lines)))
+`, lines, mark)))
 	}
-	for _, id := range u.tasks {
-		eventually(t, "the task to run", func() bool {
-			status, err := u.b.queue.Status(t.Context(), id)
-			return err == nil && status.State == "running"
-		})
-	}
+	// What is being prepared when the worker makes way may be given up.
+	eventually(t, "all tasks to run", func() bool { return len(processes(t, mark)) >= len(u.tasks) })
 }
 
 // verify waits for all tasks, and checks that nothing is lost and nothing doubled.
@@ -235,6 +232,25 @@ func (p *program) stop(t *testing.T) {
 func TestUpgradeInPlace(t *testing.T) {
 	t.Run("by SIGHUP", func(t *testing.T) { prepareUpgrade(t, "").byReload(t, "", "") })
 	t.Run("by another process", func(t *testing.T) { prepareUpgrade(t, "").byTakeOver(t, "") })
+}
+
+func TestDrainingWorkerIsNotUpgraded(t *testing.T) {
+	u := prepareUpgrade(t, "")
+	p := u.start(t)
+	id := u.b.create(t, "taskQueueId: "+u.pool+"\npayload: {maxRunTime: 60, command: [[/bin/sleep, '2.0625']]}")
+	eventually(t, "the task's process", func() bool { return len(processes(t, "2.0625")) == 1 })
+	if err := p.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the worker to drain", func() bool { return strings.Contains(p.stderr.String(), `"interruption"`) })
+	u.reload(t, p)
+	p.ended(t)
+	if n := strings.Count(p.stderr.String(), "worker started"); n != 1 || !strings.Contains(p.stderr.String(), "does not make way") {
+		t.Errorf("the worker has started %d times", n)
+	}
+	if status, err := u.b.queue.Status(t.Context(), id); err != nil || status.State != "completed" {
+		t.Errorf("the task is %s, %v", status.State, err)
+	}
 }
 
 func TestUpgradeInPlaceWithContainers(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 // next process. Runs in which no sandbox goes on get some time to come to their
 // end, or to their sandbox: the next process could only give them up, or do
 // again what was nearly done. It may be called at any time, and again. A worker
-// that was told to stop its tasks does not make way any more, nor does one
-// without a journal: that waits for its runs.
+// that drains does not make way any more, since nothing takes an interruption
+// back, and one without a journal waits for its runs before it does.
 func (w *Worker) MakeWay() { w.leave() }
 
 // unwind is how long runs have to leave what they are at.
@@ -23,7 +23,7 @@ const unwind = 5 * time.Second
 // makesWay leaves the sandboxes to the next process, if that is what the worker
 // is to do.
 func (w *Worker) makesWay() bool {
-	if w.stay.Err() == nil || w.deps.Journal == nil {
+	if !w.mayMakeWay() || w.deps.Journal == nil {
 		return false
 	}
 	timer := time.NewTimer(w.cfg.Handover)
@@ -33,9 +33,9 @@ func (w *Worker) makesWay() bool {
 		case <-w.moved:
 		case <-timer.C:
 			late = true
-		case <-w.drain.working.Done():
+		case <-w.drain.claiming.Done():
 		}
-		if w.drain.working.Err() != nil {
+		if !w.mayMakeWay() {
 			return false
 		}
 	}
@@ -50,6 +50,18 @@ func (w *Worker) makesWay() bool {
 	defer cancel()
 	if !w.slots.waitIdle(ctx) {
 		w.deps.Log.Warn("not all runs are left as they are meant to be")
+	}
+	return true
+}
+
+// mayMakeWay reports whether the worker is to make way, and does not drain.
+func (w *Worker) mayMakeWay() bool {
+	if w.stay.Err() == nil {
+		return false
+	}
+	if w.drain.claiming.Err() != nil {
+		w.deps.Log.Warn("the worker does not make way, since it is about to stop")
+		return false
 	}
 	return true
 }

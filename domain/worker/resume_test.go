@@ -245,7 +245,7 @@ func TestWorkerMakesWayForTheNext(t *testing.T) {
 		{"with a task that goes on", "sleep 3m", time.Minute, 0, run.Running},
 		{"with a task that has almost ended", "sleep 1m", time.Minute - 1, 0, run.Running},
 		{"with a sandbox that is about to start", "late", time.Second, 4 * time.Second, run.Running},
-		{"with a sandbox that does not start", "deaf", time.Second, 15*time.Second + 5*time.Second, run.Building},
+		{"with a sandbox that does not start", "deaf", time.Second, 30*time.Second + 5*time.Second, run.Building},
 		{"with artifacts to be uploaded", "ok", time.Second, 9 * time.Second, run.Done},
 	} {
 		t.Run(tt.title, func(t *testing.T) {
@@ -297,19 +297,51 @@ func TestWorkerMakesWayForTheNext(t *testing.T) {
 	}
 }
 
-func TestWorkerThatStopsDoesNotMakeWay(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		w, id, j, _ := f.leaving("sleep 3m")
-		f.sleep(time.Minute)
-		f.notices <- interrupt.Notice{Cause: "test", Deadline: time.Now().Add(10 * time.Second)}
-		f.sleep(time.Millisecond)
-		w.MakeWay()
-		if err := <-f.done; err != nil {
-			f.Errorf("the worker ended with %v", err)
-		}
-		f.expect(id, exception(run.WorkerShutdown))
-		f.forgotten(j)
-	})
+func TestWorkerThatDrainsDoesNotMakeWay(t *testing.T) {
+	for _, tt := range []struct {
+		title string
+		stops bool // or lets runs finish
+		late  bool // the notice comes when the worker is about to make way
+		want  run.Resolution
+	}{
+		{"which stops its tasks", true, false, exception(run.WorkerShutdown)},
+		{"which lets its tasks finish", false, false, completed},
+		{"which is told to stop meanwhile", true, true, exception(run.WorkerShutdown)},
+		{"which is told to let tasks finish meanwhile", false, true, completed},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				script := "sleep 3m"
+				if tt.late {
+					script = "deaf" // the sandbox starts in an hour
+				}
+				w, id, j, _ := f.leaving(script)
+				f.sleep(time.Minute)
+				n := interrupt.Notice{Cause: "test"}
+				if tt.stops {
+					n.Deadline = time.Now().Add(10 * time.Second)
+				}
+				notice := func() {
+					f.notices <- n
+					f.sleep(time.Millisecond)
+				}
+				if tt.late {
+					w.MakeWay()
+					f.sleep(time.Second)
+					notice()
+				} else {
+					notice()
+					w.MakeWay()
+				}
+				if err := <-f.done; err != nil {
+					f.Errorf("the worker ended with %v", err)
+				}
+				f.expect(id, tt.want)
+				f.forgotten(j)
+				f.sleep(2 * time.Hour) // to the end of what is deaf
+			})
+		})
+	}
 }
 
 func TestWorkerWithoutAJournalWaitsForItsRuns(t *testing.T) {

@@ -58,7 +58,7 @@ type Config struct {
 	Cleanup  time.Duration // how long a hook may go on after its run was stopped; default 5 min
 	Lead     time.Duration // how long before the host goes away running tasks are stopped; default 5 min, none if negative
 	Grace    time.Duration // how long a task that is told to stop has, if half of the time left is not less; default 30 s, none if negative
-	Handover time.Duration // how long a worker that makes way waits for runs without a task that goes on; default 15 s
+	Handover time.Duration // how long a worker that makes way waits for runs without a task that goes on; default 30 s
 	Faults   int           // internal errors in a row after which the worker stops; default 5
 }
 
@@ -130,7 +130,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	setDefault(&cfg.Cleanup, 5*time.Minute)
 	setDefault(&cfg.Lead, 5*time.Minute)
 	setDefault(&cfg.Grace, 30*time.Second)
-	setDefault(&cfg.Handover, 15*time.Second)
+	setDefault(&cfg.Handover, 30*time.Second)
 	setDefault(&cfg.Faults, 5)
 	schema, err := composeSchema(deps)
 	if err != nil {
@@ -171,10 +171,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopListening()
 	stopPolling := w.pollForCancellation()
 	defer stopPolling()
-	defer context.AfterFunc(w.stay, w.drain.stopClaiming)()
+	claiming, stopClaiming := context.WithCancel(w.drain.claiming)
+	defer stopClaiming()
+	defer context.AfterFunc(w.stay, stopClaiming)()
 
 	w.resumeAll(ctx)
-	w.claimWhileAllowed()
+	w.claimWhileAllowed(claiming)
 	if w.slots.spent() {
 		w.drain.notice(interrupt.Notice{Cause: fmt.Sprintf("number of tasks reached: %d", w.cfg.Tasks)})
 	}
@@ -185,7 +187,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	w.slots.waitIdle(context.Background())
 	w.settling.Wait()
-	madeWay := w.stay.Err() != nil && w.drain.working.Err() == nil
+	madeWay := w.mayMakeWay()
 	w.drain.close()
 	if madeWay {
 		return ErrLeft
@@ -197,9 +199,8 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // claimWhileAllowed keeps one call for work in flight while any slot is free,
-// until the worker drains.
-func (w *Worker) claimWhileAllowed() {
-	ctx := w.drain.claiming
+// until ctx is done.
+func (w *Worker) claimWhileAllowed(ctx context.Context) {
 	failures := 0
 	for {
 		free := w.slots.waitFree(ctx)

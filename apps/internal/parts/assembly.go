@@ -65,6 +65,7 @@ func (a *Assembly) work(ctx context.Context, log *slog.Logger) (over bool, err e
 	defer a.Hooks.Handover.watch(ctx, a.Worker, log)()
 	if err := a.Worker.Run(ctx); errors.Is(err, worker.ErrLeft) {
 		log.InfoContext(ctx, "worker makes way")
+		a.Hooks.Handover.made()
 		return false, nil
 	} else if err != nil {
 		return true, err

@@ -28,6 +28,7 @@ type Handover struct {
 	check    []string // arguments with which the next program checks its configuration
 	received chan os.Signal
 	restart  atomic.Bool
+	left     atomic.Bool // the worker has made way
 }
 
 // Signals of a Handover.
@@ -80,6 +81,13 @@ func (h *Handover) watch(ctx context.Context, w *worker.Worker, log *slog.Logger
 	}
 }
 
+// made notes that the worker has made way.
+func (h *Handover) made() {
+	if h != nil {
+		h.left.Store(true)
+	}
+}
+
 // try checks the next program.
 func (h *Handover) try(ctx context.Context) error {
 	program, err := os.Executable()
@@ -99,7 +107,7 @@ func (h *Handover) try(ctx context.Context) error {
 // Next has the next program take the place of this process, if it is to. It
 // returns only if it is not, or why it cannot.
 func (h *Handover) Next() error {
-	if !h.restart.Load() {
+	if !h.restart.Load() || !h.left.Load() {
 		return nil
 	}
 	program, err := os.Executable()
