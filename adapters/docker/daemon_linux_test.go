@@ -159,6 +159,7 @@ func restart(t *testing.T, d *dockertest.Daemon, end func()) {
 }
 
 func TestDaemonThatIsStoppedAndStarted(t *testing.T) {
+	t.Parallel()
 	withDaemon(t, []string{"--shutdown-timeout=2"}, func(d *dockertest.Daemon, e *docker.Engine) {
 		tasks := beginAll(t, e, lasting)
 		restart(t, d, d.Terminate)
@@ -167,6 +168,7 @@ func TestDaemonThatIsStoppedAndStarted(t *testing.T) {
 }
 
 func TestDaemonThatIsKilledAndStarted(t *testing.T) {
+	t.Parallel()
 	withDaemon(t, nil, func(d *dockertest.Daemon, e *docker.Engine) {
 		tasks := beginAll(t, e, lasting)
 		restart(t, d, d.Kill)
@@ -176,6 +178,7 @@ func TestDaemonThatIsKilledAndStarted(t *testing.T) {
 
 // A daemon may leave containers running when it goes.
 func TestDaemonThatRestoresContainers(t *testing.T) {
+	t.Parallel()
 	for title, end := range map[string]func(*dockertest.Daemon){"stopped": (*dockertest.Daemon).Terminate, "killed": (*dockertest.Daemon).Kill} {
 		t.Run(title, func(t *testing.T) {
 			withDaemon(t, []string{"--live-restore"}, func(d *dockertest.Daemon, e *docker.Engine) {
@@ -189,6 +192,7 @@ func TestDaemonThatRestoresContainers(t *testing.T) {
 
 // Tasks that begin while the daemon is being started again wait for it.
 func TestDaemonThatIsDownIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	withDaemon(t, nil, func(d *dockertest.Daemon, e *docker.Engine) {
 		d.Terminate()
 		launched := make(chan error, 1)
@@ -207,6 +211,7 @@ func TestDaemonThatIsDownIsWaitedFor(t *testing.T) {
 }
 
 func TestDaemonThatIsFrozen(t *testing.T) {
+	t.Parallel()
 	withDaemon(t, nil, func(d *dockertest.Daemon, e *docker.Engine) {
 		tasks := beginAll(t, e, counters)
 		killed := beginAll(t, e, map[string]map[string]any{"that is killed meanwhile": lasting["that ignores signals"]})

@@ -12,6 +12,7 @@ import (
 )
 
 // another starts a daemon beside that of all tests, which it must not disturb.
+// Tests that use no other may run in parallel.
 func another(tb testing.TB, args ...string) *dockertest.Daemon {
 	tb.Helper()
 	d, err := dockertest.Start(append([]string{"--bridge=none", "--iptables=false"}, args...)...)

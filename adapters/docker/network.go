@@ -195,7 +195,7 @@ func (n *networks) make(ctx context.Context, egress Egress, resting bool) (place
 	}
 	if err != nil {
 		n.uncount(resting)
-		n.e.trash.network(p.network)
+		n.e.trash.place(place{network: p.network})
 		return place{}, err
 	}
 	return p, nil
@@ -230,9 +230,8 @@ func (n *networks) release(p place, spoiled bool) {
 func (n *networks) drop(p place) {
 	if p.resting != "" {
 		n.uncount(true)
-		n.e.trash.container(p.resting)
 	}
-	n.e.trash.network(p.network)
+	n.e.trash.place(p)
 }
 
 // create makes a network with the next addresses that nothing on the host uses.
@@ -265,7 +264,12 @@ func (n *networks) create(ctx context.Context, egress Egress) (string, error) {
 // overlaps reports whether a network could not be made since another one has its
 // addresses.
 func overlaps(err error) bool {
-	return strings.Contains(err.Error(), "overlap") || strings.Contains(err.Error(), "conflicts with network")
+	for _, words := range []string{"overlap", "conflicts with network", "already used on the host"} {
+		if strings.Contains(err.Error(), words) {
+			return true
+		}
+	}
+	return false
 }
 
 // subnet returns the next addresses to try.

@@ -146,6 +146,7 @@ func TestTasksNarrowTheirNetwork(t *testing.T) {
 
 // The daemon makes no firewall rules of its own, which would take minutes.
 func TestNetworksForAsManyTasksAsAWorkerMayHave(t *testing.T) {
+	t.Parallel()
 	const most = 250
 	e := openOn(t, another(t), docker.Config{Egress: docker.EgressInternet})
 	release, err := e.Networks(t.Context(), most)

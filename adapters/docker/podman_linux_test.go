@@ -38,6 +38,7 @@ func TestConformanceWithPodman(t *testing.T) {
 }
 
 func TestTasksWithPodman(t *testing.T) {
+	t.Parallel()
 	e := openOn(t, startPodman(t), docker.Config{Capacity: 2, Egress: docker.EgressInternet, Limits: docker.Limits{MemoryBytes: 64 << 20, PIDs: 100}})
 	for range 2 {
 		if r, log := run(t, e, shell("ls /sys/class/net; grep CapEff /proc/self/status")); !r.Result().Success || !strings.Contains(log.String(), "eth0") {

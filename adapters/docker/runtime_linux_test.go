@@ -32,6 +32,7 @@ func wantTask(t *testing.T, e *docker.Engine, p map[string]any, want, file strin
 }
 
 func TestTasksUnderGVisor(t *testing.T) {
+	t.Parallel()
 	runsc, err := exec.LookPath("runsc")
 	if err != nil {
 		t.Fatal(err)

@@ -137,11 +137,17 @@ func (t *trash) settle(ctx context.Context) {
 	}
 }
 
-func (t *trash) network(id string) {
-	if id == "" {
-		return
-	}
-	t.others.Go(func() { t.remove("network", id, t.e.removeNetwork, t.last) })
+// place removes a network, and before it the container that rests in it, which
+// stays, with Podman, for as long as there is one in its namespace.
+func (t *trash) place(p place) {
+	t.others.Go(func() {
+		if p.resting != "" {
+			t.remove("container", p.resting, t.e.removeContainer, t.last)
+		}
+		if p.network != "" {
+			t.remove("network", p.network, t.e.removeNetwork, t.last)
+		}
+	})
 }
 
 func (t *trash) volume(name string) {
