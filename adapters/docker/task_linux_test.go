@@ -414,3 +414,14 @@ func TestWhatAnEarlierWorkerLeftIsRemoved(t *testing.T) {
 		})
 	}
 }
+
+// The first process of the container needs threads of its own.
+func TestLeastLimitOfProcesses(t *testing.T) {
+	e := open(t, docker.Config{Egress: docker.EgressNone, Limits: docker.Limits{PIDs: 16}})
+	for range 3 {
+		r, log := run(t, e, shell("f() { f & f & wait; }; (f) 2>/dev/null & sleep 1; echo survived; exit 3"))
+		if got := r.Result(); got.ExitCode != 3 || !strings.Contains(log.String(), "survived") {
+			t.Errorf("result %+v:\n%s", got, log)
+		}
+	}
+}
