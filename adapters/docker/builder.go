@@ -63,7 +63,7 @@ func (e *Engine) NewBuilder(ctx context.Context, o engine.Options) (engine.Build
 	if err != nil {
 		return nil, err
 	}
-	leases, err := e.lease(ctx, granted, func(what string) {
+	loans, err := e.lend(ctx, granted, func(what string) {
 		o.Log.Infof("[docker] Waiting for payload.capabilities.%s, which other tasks have", what)
 	})
 	if err != nil {
@@ -76,7 +76,7 @@ func (e *Engine) NewBuilder(ctx context.Context, o engine.Options) (engine.Build
 	}
 	b.release = sync.OnceFunc(func() {
 		image.Release()
-		release(leases)
+		release(loans)
 	})
 	return b, nil
 }

@@ -143,51 +143,51 @@ func card(control string) []string {
 	return append([]string{control}, streams...)
 }
 
-// lease is the devices that a task has.
-type lease struct {
+// loan is the devices that a task has.
+type loan struct {
 	pool    *pool
 	devices []device
 }
 
-// lease takes the devices that a task asks for, and was granted. Kinds are taken
+// lend takes the devices that a task asks for, and was granted. Kinds are taken
 // in an order that is the same for all tasks, so that none waits for another
 // that waits for it.
 //
 // Faults: Unavailable, Malformed.
-func (e *Engine) lease(ctx context.Context, granted []wish, waiting func(what string)) (leases []lease, err error) {
+func (e *Engine) lend(ctx context.Context, granted []wish, waiting func(what string)) (loans []loan, err error) {
 	defer func() {
 		if err != nil {
-			release(leases)
-			leases = nil
+			release(loans)
+			loans = nil
 		}
 	}()
 	for i := range granted {
 		w := &granted[i]
 		if w.path != "" {
 			if _, err := os.Stat(w.path); err != nil {
-				return leases, fault.Unavailablef(err, "this worker has no %s", w.path)
+				return loans, fault.Unavailablef(err, "this worker has no %s", w.path)
 			}
 		}
 		switch {
 		case w.pool == nil:
 			continue
 		case w.pool.size == 0:
-			return leases, fault.Unavailablef(errors.New("there is no such device"), "this worker has nothing for payload.capabilities.%s", w.name)
+			return loans, fault.Unavailablef(errors.New("there is no such device"), "this worker has nothing for payload.capabilities.%s", w.name)
 		case w.pool.size < w.count:
-			return leases, fault.Malformedf("payload.capabilities.%s: %d are too many, workers of pool %s have %d", w.name, w.count, e.config.Pool, w.pool.size)
+			return loans, fault.Malformedf("payload.capabilities.%s: %d are too many, workers of pool %s have %d", w.name, w.count, e.config.Pool, w.pool.size)
 		}
 		devices, err := w.pool.take(ctx, w.count, func() { waiting(w.name) })
 		if err != nil {
-			return leases, err
+			return loans, err
 		}
 		w.devices = devices
-		leases = append(leases, lease{w.pool, devices})
+		loans = append(loans, loan{w.pool, devices})
 	}
-	return leases, nil
+	return loans, nil
 }
 
 // hold takes the devices of a name each, which the task of an earlier worker has.
-func (p *pools) hold(names []string) (leases []lease) {
+func (p *pools) hold(names []string) (loans []loan) {
 	for _, pool := range []*pool{p.video, p.audio, p.gpus} {
 		pool.mu.Lock()
 		var held, free []device
@@ -200,13 +200,13 @@ func (p *pools) hold(names []string) (leases []lease) {
 		}
 		pool.free = free
 		pool.mu.Unlock()
-		leases = append(leases, lease{pool, held})
+		loans = append(loans, loan{pool, held})
 	}
-	return leases
+	return loans
 }
 
-func release(leases []lease) {
-	for _, l := range leases {
+func release(loans []loan) {
+	for _, l := range loans {
 		l.pool.give(l.devices)
 	}
 }

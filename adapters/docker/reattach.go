@@ -65,8 +65,8 @@ type orphan struct {
 	group      string
 	image      engine.Image
 	devices    []string
-	leases     []lease // of the devices
-	release    func()  // frees the image and devices, once
+	loans      []loan // of the devices
+	release    func() // frees the image and devices, once
 }
 
 // orphanOf returns the orphan that a container is, or nil if nobody can reattach
@@ -105,7 +105,7 @@ func (e *Engine) holdForOrphans() {
 		free := e.images.Hold(o.image.Hash)
 		o.release = sync.OnceFunc(func() {
 			free()
-			release(o.leases)
+			release(o.loans)
 		})
 	}
 }

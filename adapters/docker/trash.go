@@ -33,7 +33,7 @@ func (e *Engine) sweep(ctx context.Context) error {
 			e.orphans[o.run] = o
 			keep[o.id], keep[o.place.network], keep[o.place.resting], keep[o.transcript] = true, true, true, true
 			e.networks.occupy(o.place)
-			o.leases = e.pools.hold(o.devices)
+			o.loans = e.pools.hold(o.devices)
 		}
 	}
 	for _, c := range containers.Items {
