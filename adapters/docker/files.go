@@ -128,7 +128,11 @@ func (f *files) Open(name string) (fs.File, error) {
 }
 
 func (f *files) openRegular(name, at string) (fs.File, error) {
-	archive, err := f.e.daemon.CopyFromContainer(f.e.ctx, f.id, client.CopyFromContainerOptions{SourcePath: absolute(at)})
+	var archive client.CopyFromContainerResult
+	err := f.e.again(func() (err error) {
+		archive, err = f.e.daemon.CopyFromContainer(f.e.ctx, f.id, client.CopyFromContainerOptions{SourcePath: absolute(at)})
+		return err
+	})
 	if err != nil {
 		return nil, pathError("open", name, err)
 	}
@@ -229,7 +233,11 @@ func (f *files) lstat(op, name string) (*node, error) {
 	}
 	ctx, cancel := context.WithTimeout(f.e.ctx, callTime)
 	defer cancel()
-	found, err := f.e.daemon.ContainerStatPath(ctx, f.id, client.ContainerStatPathOptions{Path: absolute(name)})
+	var found client.ContainerStatPathResult
+	err = f.e.again(func() (err error) {
+		found, err = f.e.daemon.ContainerStatPath(ctx, f.id, client.ContainerStatPathOptions{Path: absolute(name)})
+		return err
+	})
 	if err != nil {
 		return nil, pathError(op, name, err)
 	}
@@ -244,6 +252,22 @@ func (f *files) children(n *node, at string) (map[string]*node, error) {
 	if n.children != nil {
 		return n.children, nil
 	}
+	var root *node
+	room := f.room
+	err := f.e.again(func() (err error) {
+		f.room = room
+		root, err = f.readChildren(n, at)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.kept[at] = root
+	return root.children, nil
+}
+
+// readChildren returns a directory with all that is below it.
+func (f *files) readChildren(n *node, at string) (*node, error) {
 	archive, err := f.e.daemon.CopyFromContainer(f.e.ctx, f.id, client.CopyFromContainerOptions{SourcePath: absolute(at) + "/."})
 	if err != nil {
 		return nil, err
@@ -267,8 +291,7 @@ func (f *files) children(n *node, at string) (map[string]*node, error) {
 			return nil, err
 		}
 	}
-	f.kept[at] = &root
-	return root.children, nil
+	return &root, nil
 }
 
 // add adds a file of an archive to the directory at a path.
