@@ -139,6 +139,24 @@ func TestEveryFailureComesInTurn(t *testing.T) {
 	}
 }
 
+func TestGroupsThatAKilledDaemonHolds(t *testing.T) {
+	worker := filepath.Join(t.TempDir(), "taskcluster-worker-0123")
+	for group, processes := range map[string]string{"held/container": "7\n", "left/container": ""} {
+		dir := filepath.Join(worker, group)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(processes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for group, want := range map[string]bool{"": false, "held": false, "held/container": false, "left": true, "left/container": true} {
+		if got := ofContainers(filepath.Join(worker, group)); got != want {
+			t.Errorf("%q is held against the worker: %v, want %v", group, got, want)
+		}
+	}
+}
+
 func TestHistoryOfATime(t *testing.T) {
 	h := newHistory()
 	h.note("kill", "down for %v", time.Second)

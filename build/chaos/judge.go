@@ -255,10 +255,21 @@ func grep(out io.Writer, name, word string, limit int) (err error) {
 }
 
 // ofContainers reports whether a control group is one that the worker has made
-// for containers, and none that the daemon still has a process in.
+// for containers, and none that the daemon still has a process in or below.
 func ofContainers(group string) bool {
+	return strings.Contains(group, "/taskcluster-worker-") && !inhabited(group)
+}
+
+// inhabited reports whether there are processes in a control group, or below it.
+func inhabited(group string) bool {
 	processes, err := os.ReadFile(filepath.Join(group, "cgroup.procs")) //nolint:gosec // a file of the kernel
-	return strings.Contains(group, "/taskcluster-worker-") && err == nil && len(processes) == 0
+	if err == nil && len(processes) > 0 {
+		return true
+	}
+	entries, _ := os.ReadDir(group) // it may be gone
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.IsDir() && inhabited(filepath.Join(group, e.Name()))
+	})
 }
 
 // ofDaemon reports whether a trace is the Docker daemon's: its own, or what it
