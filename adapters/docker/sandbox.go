@@ -179,7 +179,7 @@ func (s *sandbox) follow(from tasklog.Position) {
 	}
 	// Of a sandbox that is left to the next process, part of the output may
 	// not be in the log yet, after which the end is to be told.
-	if err = errors.Join(err, t.err, s.ctx.Err()); err == nil {
+	if err = errors.Join(err, s.ctx.Err()); err == nil {
 		err = s.conclude(state, t)
 	}
 	s.err = err
@@ -201,15 +201,22 @@ func (s *sandbox) inspect() (container.State, error) {
 // conclude makes the result of a task whose container has ended, and whose
 // output is in the log.
 func (s *sandbox) conclude(state container.State, t *transcriber) error {
-	done, err := s.transcript.Done()
-	if err != nil {
-		return fmt.Errorf("read how the task ended: %w", err)
-	}
 	s.mu.Lock()
 	killed, stopped, aborted := s.killed, s.stopped, s.aborted
 	s.mu.Unlock()
-	signaled := s.transcript.Signaled()
-	killed = killed && (done == nil || done.Signaled) // it may have ended before
+	done, err := s.transcript.Done()
+	err = errors.Join(t.err, err)
+	spoiled := errors.Is(err, transcript.ErrDamaged)
+	switch {
+	case spoiled:
+		s.e.log.InfoContext(s.ctx, "a task has spoiled its transcript", slog.String("container", s.id), slog.Any("error", err))
+		done = s.cutOff(container.State{ExitCode: -1})
+		done.Signaled = killed
+	case err != nil:
+		return fmt.Errorf("read what the task has left: %w", err)
+	}
+	signaled := killed || stopped || s.transcript.Signaled() // by an earlier worker
+	killed = killed && (done == nil || done.Signaled)        // it may have ended before
 	switch {
 	case done != nil && (signaled || !done.Signaled):
 	case done == nil && (signaled || state.OOMKilled):
@@ -231,7 +238,12 @@ func (s *sandbox) conclude(state container.State, t *transcriber) error {
 	if r.ExitCode == 128+9 && (r.Killed || r.OOM) {
 		r.ExitCode, r.Signal = -1, "killed"
 	}
-	t.tellEnd(func(l *tasklog.Log) { s.tellEnd(l, done, r, state.OOMKilled, aborted) })
+	t.tellEnd(func(l *tasklog.Log) {
+		if spoiled {
+			l.Errorf("The task has written to %s, which is the worker's: the rest of its output and its exit code are not known", transcriptFile)
+		}
+		s.tellEnd(l, done, r, state.OOMKilled, aborted)
+	})
 	s.settle(r)
 	return nil
 }
@@ -416,10 +428,10 @@ func (s *sandbox) kill() {
 func (s *sandbox) signal(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	err := s.transcript.Signal()
-	if err == nil {
-		_, err = s.e.daemon.ContainerKill(ctx, s.id, client.ContainerKillOptions{Signal: name})
+	if err := s.transcript.Signal(); err != nil { // a disk that is full keeps no task from its end
+		s.e.log.WarnContext(ctx, "note that container is signaled", slog.String("container", s.id), slog.Any("error", err))
 	}
+	_, err := s.e.daemon.ContainerKill(ctx, s.id, client.ContainerKillOptions{Signal: name})
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
 		s.e.log.WarnContext(ctx, "signal container", slog.String("container", s.id), slog.Any("error", err))
 		return false

@@ -166,6 +166,23 @@ func TestTasksThatMisbehave(t *testing.T) {
 	}
 }
 
+// A task can write to its transcript. What it spoils is its own result: that is
+// no error of the worker, which gives up after some.
+func TestTaskThatSpoilsItsTranscriptFails(t *testing.T) {
+	e := open(t, docker.Config{Egress: docker.EgressNone})
+	for _, tt := range []struct{ title, script string }{
+		{"it truncates it and writes on", ": > /.taskcluster/transcript; yes | head -c 8192 > /.taskcluster/transcript; exec sleep 1"},
+		{"it writes nonsense in it", "yes | head -c 65536 > /.taskcluster/transcript; exec sleep 1"},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			r, log := run(t, e, shell(tt.script))
+			if got := r.Result(); got.Success || !strings.Contains(log.String(), "written to /.taskcluster/transcript") {
+				t.Errorf("result %+v; log:\n%s", got, log)
+			}
+		})
+	}
+}
+
 func TestTaskThatFillsTheDiskFailsAlone(t *testing.T) {
 	e := open(t, docker.Config{Egress: docker.EgressNone})
 	log := newRecord()

@@ -73,7 +73,7 @@ func Open(path string) (*File, error) {
 func readHeader(f io.ReaderAt) (h header, err error) {
 	var b [specAt]byte
 	if _, err := f.ReadAt(b[:], 0); err != nil {
-		return h, fmt.Errorf("%w: %w", errDamaged, err)
+		return h, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if string(b[:len(magic)]) != magic {
 		return h, errors.New("the transcript is of another version")
@@ -83,11 +83,11 @@ func readHeader(f io.ReaderAt) (h header, err error) {
 	h.frames, h.forgotten = int64(order.Uint64(b[framesAt:])), int64(order.Uint64(b[forgottenAt:])) //nolint:gosec // checked
 	h.beat = order.Uint64(b[beatAt:])
 	if size > most || h.frames != specAt+size || h.forgotten < h.frames {
-		return h, errDamaged
+		return h, ErrDamaged
 	}
 	raw := make([]byte, size)
 	if _, err := f.ReadAt(raw, specAt); err != nil {
-		return h, fmt.Errorf("%w: %w", errDamaged, err)
+		return h, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if err := parse("what is to be executed", raw, &h.spec); err != nil {
 		return h, err
@@ -179,19 +179,28 @@ func (f *File) Forget(before int64) error {
 func (f *File) Done() (*Done, error) {
 	var size [4]byte
 	if _, err := f.f.ReadAt(size[:], doneSizeAt); err != nil {
-		return nil, err
+		return nil, cutShort(err)
 	}
 	n := order.Uint32(size[:])
 	if n == 0 {
 		return nil, nil
 	}
 	if n > mostDone {
-		return nil, errDamaged
+		return nil, ErrDamaged
 	}
 	raw := make([]byte, n)
 	if _, err := f.f.ReadAt(raw, doneAt); err != nil {
-		return nil, err
+		return nil, cutShort(err)
 	}
 	d := new(Done)
 	return d, parse("the end", raw, d)
+}
+
+// cutShort returns an error of reading what is always there, unless a task has
+// truncated the file.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: it was truncated", ErrDamaged)
+	}
+	return err
 }

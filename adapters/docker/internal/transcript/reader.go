@@ -46,7 +46,7 @@ func (r *Reader) Next() (Frame, error) {
 		e := new(Event)
 		return Frame{Event: e}, parse("an event", payload, e)
 	default:
-		return Frame{}, errDamaged
+		return Frame{}, ErrDamaged
 	}
 }
 
@@ -56,7 +56,7 @@ func (r *Reader) take() ([]byte, error) {
 		if len(r.left) >= frameHeader {
 			size := order.Uint32(r.left[1:])
 			if size > MostOutput {
-				return nil, errDamaged
+				return nil, ErrDamaged
 			}
 			if n := frameHeader + int(size); len(r.left) >= n {
 				raw := r.left[:n:n]

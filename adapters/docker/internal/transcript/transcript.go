@@ -83,12 +83,12 @@ const (
 
 var order = binary.LittleEndian
 
-// errDamaged is what becomes of a transcript that somebody else has written to.
-var errDamaged = errors.New("the transcript is damaged")
+// ErrDamaged is what becomes of a transcript that somebody else has written to.
+var ErrDamaged = errors.New("the transcript is damaged")
 
 func parse(what string, raw []byte, v any) error {
 	if err := json.Unmarshal(raw, v); err != nil {
-		return fmt.Errorf("%w: %s: %w", errDamaged, what, err)
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, what, err)
 	}
 	return nil
 }

@@ -194,6 +194,21 @@ func TestWhatTheSidesTellEachOther(t *testing.T) {
 }
 
 // A task can write what it likes to its transcript.
+func TestTruncatedTranscriptIsDamaged(t *testing.T) {
+	f, w := create(t, Spec{Commands: [][]string{{"a"}}})
+	if err := w.Done(Done{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{doneAt + 1, doneSizeAt, 0} {
+		if err := os.Truncate(f.Path(), size); err != nil {
+			t.Fatal(err)
+		}
+		if done, err := f.Done(); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut to %d bytes, it says %v, %v", size, done, err)
+		}
+	}
+}
+
 func FuzzHostileTranscript(f *testing.F) {
 	dir := f.TempDir()
 	good, err := Create(filepath.Join(dir, "good"), Spec{Commands: [][]string{{"a"}}}, true)
