@@ -25,6 +25,7 @@ import (
 //     is there now, takes the place of the process, with its arguments;
 //   - SIGUSR2: the process ends. Whoever sends it takes over.
 type Handover struct {
+	program  string   // path, as the process was started
 	check    []string // arguments with which the next program checks its configuration
 	received chan os.Signal
 	restart  atomic.Bool
@@ -44,9 +45,32 @@ const checkTime = 30 * time.Second
 // check fails where it could not start: then it takes nobody's place. The
 // returned function gives the signals back their effect.
 func NewHandover(check ...string) (*Handover, func()) {
-	h := &Handover{check: check, received: make(chan os.Signal, 4)}
+	h := &Handover{program: programOf(os.Args[0]), check: check, received: make(chan os.Signal, 4)}
 	signal.Notify(h.received, replaceSignal, makeWaySignal)
 	return h, func() { signal.Stop(h.received) }
+}
+
+// programOf returns the path by which this program is called as name: that of a
+// link may be another program by the time of an upgrade, unlike what it led to.
+func programOf(name string) string {
+	program, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	path, err := exec.LookPath(name)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil || !sameFile(path, program) {
+		return program // the name is whatever its parent liked
+	}
+	return path
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a) //nolint:gosec // G703: what this process was started as
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // watch has a worker make way when it is time, until the returned function is
@@ -90,13 +114,9 @@ func (h *Handover) made() {
 
 // try checks the next program.
 func (h *Handover) try(ctx context.Context) error {
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, h.check...) //nolint:gosec // it is this program
+	cmd := exec.CommandContext(ctx, h.program, h.check...) //nolint:gosec // it is this program
 	cmd.Args[0] = os.Args[0]
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
@@ -110,11 +130,7 @@ func (h *Handover) Next() error {
 	if !h.restart.Load() || !h.left.Load() {
 		return nil
 	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("start the next worker: %w", syscall.Exec(program, os.Args, os.Environ())) //nolint:gosec // it is this program
+	return fmt.Errorf("start the next worker: %w", syscall.Exec(h.program, os.Args, os.Environ())) //nolint:gosec // it is this program
 }
 
 // askToMakeWay asks a process to make way that has locked a file.
