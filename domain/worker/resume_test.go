@@ -220,6 +220,21 @@ func TestRunsWhoseClaimIsLostBeforeTheyAreResumed(t *testing.T) {
 	})
 }
 
+// What a task took is told from its start, whichever process saw that.
+func TestDurationOfARunOfAnEarlierProcess(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j, e := new(journaltest.Memory), &enduringEngine{scriptedEngine: f.engine}
+		f.deps.Journal, f.deps.Engine = j, e
+		id := f.leave(j, "sleep 3m", journal.Started{At: time.Now()}, journal.Reached{State: run.Running})
+		e.orphans = []task.RunID{id}
+		f.sleep(time.Minute)
+		f.start()
+		f.sleep(4 * time.Minute)
+		f.expect(id, completed, "Task Duration: 4m0s")
+		f.shutDown()
+	})
+}
+
 // leaving starts a worker whose sandboxes outlive it, with a task.
 func (f *fixture) leaving(script string) (*worker.Worker, task.RunID, *journaltest.Memory, *enduringEngine) {
 	f.Helper()

@@ -86,6 +86,9 @@ func newRunner(w *Worker, c queue.Claim) *runner {
 // live takes the run from its claim to its end.
 func (r *runner) live() Report {
 	r.started = time.Now()
+	if r.saved != nil && !r.saved.Started.IsZero() && r.saved.Started.Before(r.started) {
+		r.started = r.saved.Started
+	}
 	ctx, endSpan := r.w.deps.Telemetry.Span(r.held, "run",
 		slog.String("taskId", string(r.claim.Run().Task)), slog.Int("runId", r.claim.Run().Run))
 	r.unguard = sync.OnceFunc(r.guard(ctx))
