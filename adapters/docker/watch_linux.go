@@ -2,9 +2,11 @@ package docker
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +14,8 @@ import (
 // watcher tells of files that grow.
 type watcher struct {
 	inotify *os.File
-	fd      int
+	add     func(path string) (wd int, err error)
+	remove  func(wd int)
 	done    chan struct{}
 
 	mu    sync.Mutex
@@ -25,19 +28,27 @@ func newWatcher() (*watcher, error) {
 		return nil, fmt.Errorf("watch files: %w", err)
 	}
 	w := &watcher{
-		inotify: os.NewFile(uintptr(fd), "inotify"), fd: fd,
-		done: make(chan struct{}), files: map[int32]chan struct{}{},
+		inotify: os.NewFile(uintptr(fd), "inotify"),
+		add:     func(path string) (int, error) { return unix.InotifyAddWatch(fd, path, unix.IN_MODIFY) },
+		remove:  func(wd int) { _, _ = unix.InotifyRmWatch(fd, uint32(wd)) }, //nolint:gosec // fails if the file is gone
+		done:    make(chan struct{}), files: map[int32]chan struct{}{},
 	}
 	go w.loop()
 	return w, nil
 }
 
 // watch returns a channel that yields something after each change of a file, and
-// a function that ends it.
+// a function that ends it. All that the user root watches counts against one
+// limit of the kernel: where tasks have used it up, the channel yields something
+// from time to time.
 func (w *watcher) watch(path string) (changed <-chan struct{}, stop func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	wd, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY)
+	wd, err := w.add(path)
+	if errors.Is(err, unix.ENOSPC) {
+		changed, stop = regularly(200 * time.Millisecond)
+		return changed, stop, nil
+	}
 	if err != nil {
 		return nil, nil, &os.PathError{Op: "watch", Path: path, Err: err}
 	}
@@ -46,8 +57,8 @@ func (w *watcher) watch(path string) (changed <-chan struct{}, stop func(), err 
 	return c, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		delete(w.files, int32(wd))                   //nolint:gosec // as above
-		_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) //nolint:gosec // fails if the file is gone
+		delete(w.files, int32(wd)) //nolint:gosec // as above
+		w.remove(wd)
 	}, nil
 }
 
