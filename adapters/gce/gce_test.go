@@ -1,6 +1,7 @@
 package gce
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -168,6 +169,22 @@ func TestDeadlines(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A service that is away is told of once, however often it is asked meanwhile.
+func TestServiceThatFailsDoesNotFillTheLog(t *testing.T) {
+	s := serve(t)
+	s.broken = 5
+	s.set("preempted", "TRUE")
+	var log bytes.Buffer
+	m, shut := New(Config{URL: s.url, Poll: time.Second, Pause: time.Millisecond}, slog.New(slog.NewTextHandler(&log, nil)))
+	defer shut()
+	if _, err := m.Preemption().Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(log.String(), "\n"); got != 1 {
+		t.Errorf("%d lines:\n%s", got, &log)
 	}
 }
 

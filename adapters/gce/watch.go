@@ -43,6 +43,7 @@ func (w *watch) Wait(ctx context.Context) (interrupt.Notice, error) {
 		return interrupt.Notice{}, ctx.Err()
 	}
 	var query url.Values // for the first request, which does not wait
+	failing := false
 	for {
 		start := time.Now()
 		answer, err := w.ask(ctx, query)
@@ -50,7 +51,9 @@ func (w *watch) Wait(ctx context.Context) (interrupt.Notice, error) {
 		case ctx.Err() != nil:
 			return interrupt.Notice{}, ctx.Err()
 		case err != nil:
-			w.m.log.WarnContext(ctx, "metadata of the instance is not known", slog.Any("error", err))
+			if !failing {
+				w.m.log.WarnContext(ctx, "metadata of the instance is not known", slog.Any("error", err))
+			}
 			query = nil
 		case strings.TrimSpace(string(answer.Body)) == w.value:
 			w.announced.Store(true)
@@ -62,6 +65,7 @@ func (w *watch) Wait(ctx context.Context) (interrupt.Notice, error) {
 				"last_etag":       {answer.ETag},
 			}
 		}
+		failing = err != nil
 		// Whatever answers does not make the worker ask without end.
 		select {
 		case <-time.After(w.m.cfg.Pause - time.Since(start)):
