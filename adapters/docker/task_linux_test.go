@@ -140,7 +140,7 @@ func TestTasksThatMisbehave(t *testing.T) {
 		log     string
 	}{
 		{"eats memory", shell("x=a; while :; do x=$x$x; done"), engine.Result{ExitCode: -1, Signal: "killed", OOM: true}, "The OOM killer ended processes of the task: the task has a limit of 64 MiB"},
-		{"forks without end", shell("f() { f & f & wait; }; (f) 2>/dev/null & sleep 2; echo survived; exit 3"), engine.Result{ExitCode: 3}, "survived"},
+		{"forks without end", shell("f() { f & f & wait; }; sleep 2 & timer=$!; (f) 2>/dev/null & wait $timer; echo survived; exit 3"), engine.Result{ExitCode: 3}, "survived"},
 		{"prints without a newline", shell("printf unfinished"), engine.Result{Success: true}, "unfinished\n[taskcluster"},
 		{"prints binary", shell(`printf '\000\001\377\376\r\n\200\000'`), engine.Result{Success: true}, binary},
 		{"closes its output and lives on", shell("exec >/dev/null 2>&1; exec 1>&- 2>&-; sleep 1; exit 5"), engine.Result{ExitCode: 5}, "Exit Code: 5"},
