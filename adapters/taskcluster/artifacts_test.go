@@ -340,6 +340,21 @@ func TestOlderQueuesAreSpared(t *testing.T) {
 	})
 }
 
+func TestBucketThatIsAskedTooMuchIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := answer(429, nil)
+		c, m := serve(t, worker, map[string]http.HandlerFunc{
+			create: s3Target("http://bucket.test/put", time.Hour), put: inTurn(busy, busy, busy, busy, busy, answer(200, nil)),
+		})
+		if err := NewArtifacts(c).Open(hold(c, time.Hour)).Upload(t.Context(), meta(), contentOf("x")); err != nil {
+			t.Fatal(err)
+		}
+		if asked := m.requests(put); len(asked) != 6 {
+			t.Errorf("asked %d times, want 6", len(asked))
+		}
+	})
+}
+
 func TestUploadEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := serve(t, worker, map[string]http.HandlerFunc{create: s3Target("http://bucket.test/put", time.Hour), put: hang})

@@ -62,7 +62,7 @@ func (s *store) transfer(
 		defer b.Close()
 		err := s.c.put(ctx, url, header, b)
 		sum = b.sum()
-		if refusal, ok := errors.AsType[*transferError](err); ok && refusal.Status < 500 {
+		if refusal, ok := errors.AsType[*transferError](err); ok && refusal.final() {
 			expire()
 			if refusals++; refusals >= maxRefusals {
 				final = fault.Unavailablef(err, "cannot upload artifact %q: the bucket refuses it", m.Name)

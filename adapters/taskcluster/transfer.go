@@ -36,6 +36,12 @@ func (e *transferError) Error() string {
 	return fmt.Sprintf("upload: %d %s", e.Status, e.Code)
 }
 
+// final reports whether the same request would be refused again. A bucket that
+// is asked too much, or too slowly, says nothing of the request.
+func (e *transferError) final() bool {
+	return e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
+}
+
 // put makes one attempt to transfer content to url. Its errors are those that
 // reading the content yields, a transferError, an [UnreachableError], and that
 // of ctx.
