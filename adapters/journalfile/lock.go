@@ -44,6 +44,10 @@ func lock(ctx context.Context, cfg Config) (unlock func(), err error) {
 		}
 		if pid, err := strconv.Atoi(owner(f)); ask != nil && err == nil {
 			if err := ask(pid, f.Name()); err != nil {
+				// It may have ended just now.
+				if taken, again := tryLock(f); again == nil && taken {
+					break
+				}
 				return nil, fmt.Errorf("%w %s, and cannot be asked to make way: process %d: %w", ErrInUse, cfg.Dir, pid, err)
 			}
 			ask = nil

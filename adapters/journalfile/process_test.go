@@ -170,3 +170,21 @@ func TestWorkerIsAskedToMakeWay(t *testing.T) {
 		t.Errorf("nobody was asked %d times", asked)
 	}
 }
+
+// A worker that ends just when it is asked cannot be, and is not in the way.
+func TestWorkerThatEndsWhenItIsAskedToMakeWay(t *testing.T) {
+	dir, discard := t.TempDir(), slog.New(slog.DiscardHandler)
+	_, end, err := Open(t.Context(), Config{Dir: dir}, telemetry.Off{}, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Dir: dir, Wait: time.Hour, Ask: func(int, string) error {
+		end()
+		return os.ErrProcessDone
+	}}
+	_, shut, err := Open(t.Context(), cfg, telemetry.Off{}, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shut()
+}
