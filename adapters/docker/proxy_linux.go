@@ -22,6 +22,10 @@ type proxies struct {
 	done   sync.WaitGroup
 }
 
+// mostConnections bounds how many connections a task has to its proxies at a
+// time. They take descriptors of the worker, which other tasks need, too.
+const mostConnections = 256
+
 // serveProxies serves handlers, by the host names that they are asked for, in
 // the network namespace of a process.
 func serveProxies(pid int, handlers map[string]http.Handler, log *slog.Logger) (*proxies, error) {
@@ -30,8 +34,8 @@ func serveProxies(pid int, handlers map[string]http.Handler, log *slog.Logger) (
 		return nil, fmt.Errorf("serve proxies: %w", err)
 	}
 	p := &proxies{server: &http.Server{
-		ReadHeaderTimeout: time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			name := r.Host
 			if host, _, err := net.SplitHostPort(name); err == nil {
@@ -46,7 +50,7 @@ func serveProxies(pid int, handlers map[string]http.Handler, log *slog.Logger) (
 		}),
 	}}
 	p.done.Go(func() {
-		if err := p.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := p.server.Serve(newBounded(l, mostConnections)); !errors.Is(err, http.ErrServerClosed) {
 			log.Warn("serve proxies", slog.Any("error", err))
 		}
 	})
