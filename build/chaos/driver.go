@@ -139,11 +139,18 @@ func (d *driver) tearDown() error {
 	if d.daemon != nil {
 		err = errors.Join(err, d.daemon.Stop())
 	}
-	if d.options.keep == "" {
-		return err
+	var log []byte
+	if d.options.keep != "" {
+		var readErr error
+		log, readErr = os.ReadFile(d.worker.log())
+		err = errors.Join(err, readErr)
 	}
-	log, readErr := os.ReadFile(d.worker.log())
-	return errors.Join(err, readErr, os.WriteFile(filepath.Join(d.options.keep, "worker.log"), log, 0o600)) //nolint:gosec // where the caller wants it
+	err = errors.Join(err, d.world.close())
+	if d.options.keep != "" {
+		// The directory may have been covered until now.
+		err = errors.Join(err, os.WriteFile(filepath.Join(d.options.keep, "worker.log"), log, 0o600)) //nolint:gosec // where the caller wants it
+	}
+	return err
 }
 
 // upheaval runs the tasks while everything fails, and ends with a worker that
