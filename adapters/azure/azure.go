@@ -34,9 +34,9 @@ type Metadata struct {
 	log    *slog.Logger
 
 	mu        sync.Mutex
-	name      string          // of the machine, once it is known
-	announced map[string]bool // events, by id
-	failed    bool            // the last request did
+	name      string               // of the machine, once it is known
+	announced map[string]time.Time // when events begin, as told last, by id
+	failed    bool                 // the last request did
 }
 
 var _ interrupt.Source = (*Metadata)(nil)
@@ -47,7 +47,7 @@ func New(cfg Config, log *slog.Logger) (*Metadata, func()) {
 	cfg.Every = cmp.Or(cfg.Every, time.Second)
 	cfg.Pause = cmp.Or(cfg.Pause, time.Second)
 	client, shut := imds.New(imds.Config{URL: cfg.URL, Header: [2]string{"Metadata", "true"}, Pause: cfg.Pause})
-	return &Metadata{cfg: cfg, client: client, log: log, announced: map[string]bool{}}, shut
+	return &Metadata{cfg: cfg, client: client, log: log, announced: map[string]time.Time{}}, shut
 }
 
 // Document returns the attested document of the machine, in base64, which proves

@@ -182,6 +182,29 @@ func TestScheduledEventsAfterErrors(t *testing.T) {
 	}
 }
 
+func TestEventThatIsBroughtForwardIsToldAgain(t *testing.T) {
+	s := serve(t)
+	m := s.metadata(t)
+	at := func(d time.Duration) {
+		due := time.Now().Add(d).UTC().Format(http.TimeFormat)
+		s.set("/metadata/scheduledevents 2020-07-01", fmt.Sprintf(
+			`{"Events":[{"EventId":"1","EventStatus":"Scheduled","EventType":"Reboot","Resources":["vm1"],"NotBefore":%q}]}`, due))
+	}
+	at(15 * time.Minute)
+	first, err := m.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at(5 * time.Minute)
+	second, err := m.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sooner := first.Deadline.Sub(second.Deadline); sooner < 9*time.Minute || sooner > 11*time.Minute {
+		t.Errorf("the second notice is %v sooner than the first, want 10 minutes", sooner)
+	}
+}
+
 func FuzzEvents(f *testing.F) {
 	for _, seed := range []string{reboot, schedule("Preempt", "Freeze"), `{"Events":[{"Resources":null}]}`, `{"Events":[{"EventType":"Preempt","Resources":["vm1"],"NotBefore":"yesterday"}]}`, "[]", ""} {
 		f.Add([]byte(seed))

@@ -74,7 +74,7 @@ func (m *Metadata) tell(ctx context.Context, err error) {
 }
 
 // events returns a notice of the most urgent event of this machine that was not
-// announced.
+// announced, or not as early.
 func (m *Metadata) events(ctx context.Context) (n interrupt.Notice, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
@@ -92,12 +92,14 @@ func (m *Metadata) events(ctx context.Context) (n interrupt.Notice, found bool, 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now()
 	for _, e := range events {
-		if m.announced[e.EventID] {
+		deadline := e.deadline(now)
+		if told, ok := m.announced[e.EventID]; ok && !deadline.Before(told) {
 			continue
 		}
-		m.announced[e.EventID] = true
-		return interrupt.Notice{Cause: "Azure: " + e.EventType, Deadline: e.deadline(time.Now())}, true, nil
+		m.announced[e.EventID] = deadline
+		return interrupt.Notice{Cause: "Azure: " + e.EventType, Deadline: deadline}, true, nil
 	}
 	return n, false, nil
 }
