@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
@@ -18,8 +20,9 @@ type follower struct {
 	ctx context.Context //nolint:containedctx // ends the copying, which no caller waits for
 	out io.Writer
 
-	mu   sync.Mutex
-	last chan struct{} // closed when the copy of the latest recording is complete
+	mu     sync.Mutex
+	last   chan struct{} // closed when the copy of the latest recording is complete
+	failed error         // the first one of writing
 }
 
 func newFollower(ctx context.Context, r tasklog.Recorder, out io.Writer) *follower {
@@ -51,12 +54,32 @@ func (f *follower) Record(id task.RunID) (tasklog.Recording, error) {
 		<-previous
 		// Whoever does not want to read the log any more, or cannot, is no
 		// reason to stop the task.
-		_, _ = io.Copy(f.out, reader)
+		if _, err := io.Copy(f.out, reader); err != nil && f.ctx.Err() == nil {
+			f.fail(err)
+		}
 		_ = reader.Close()
 		<-released
 		_ = r.Close()
 	}()
 	return &followed{Recording: r, release: sync.OnceFunc(func() { close(released) })}, nil
+}
+
+func (f *follower) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed == nil {
+		f.failed = err
+	}
+}
+
+// err returns why the log was not copied to its end, unless its reader has gone.
+func (f *follower) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if errors.Is(f.failed, syscall.EPIPE) {
+		return nil
+	}
+	return f.failed
 }
 
 // finished is closed once all there is was copied, or copying has ended.

@@ -92,7 +92,12 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 		return res, err
 	}
 	j.drainLog(interrupted)
-	return j.result(ctx, queue, created)
+	res, err = j.result(ctx, queue, created)
+	if logErr := j.follower.err(); logErr != nil {
+		res.unstored = true
+		_, _ = fmt.Fprintf(j.streams.Err, "dc-linux-worker: write the task log: %v\n", logErr)
+	}
+	return res, err
 }
 
 // doing says what goes on, for the progress line.

@@ -185,7 +185,7 @@ type result struct {
 	Artifacts []download.File `json:"artifacts"`
 	Seconds   seconds         `json:"seconds"`
 
-	unstored bool // an artifact could not be stored
+	unstored bool // an artifact or the log could not be stored
 }
 
 // seconds is how long the parts of a run took.
