@@ -64,8 +64,10 @@ type Runner struct {
 	greeted chan struct{}         // closed once capabilities are agreed upon
 	ended   chan struct{}         // closed once the runner says no more
 
-	mu     sync.Mutex // for what follows, and for whole lines
-	out    io.Writer
+	out  io.Writer
+	turn chan struct{} // has room for who writes a line
+
+	mu     sync.Mutex // for what follows
 	agreed []string
 }
 
@@ -82,7 +84,7 @@ func New(cfg Config, in io.ReadCloser, out io.Writer, renew func(task.Credential
 		cfg.Grace = 30 * time.Second
 	}
 	r := &Runner{
-		grace: cfg.Grace, renew: renew, log: log, out: out,
+		grace: cfg.Grace, renew: renew, log: log, out: out, turn: make(chan struct{}, 1),
 		notices: make(chan interrupt.Notice, stopping), greeted: make(chan struct{}), ended: make(chan struct{}),
 	}
 	closing := make(chan struct{})
@@ -143,19 +145,37 @@ func (r *Runner) send(ctx context.Context, kind string, message map[string]any) 
 		}
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !slices.Contains(r.agreed, kind) {
+	agreed := slices.Contains(r.agreed, kind)
+	r.mu.Unlock()
+	if !agreed {
 		return fmt.Errorf("send %s to worker-runner, which does not know that: %w", kind, errors.ErrUnsupported)
 	}
-	return r.write(kind, message)
+	return r.write(ctx, kind, message)
 }
 
-// write writes a message as one line. It is called with mu locked.
-func (r *Runner) write(kind string, message map[string]any) error {
+// write writes a message as one line. A runner that hangs does not keep the
+// caller beyond ctx, but it does keep the write, which then ends with the process.
+func (r *Runner) write(ctx context.Context, kind string, message map[string]any) error {
 	message["type"] = kind
 	raw, err := json.Marshal(message)
-	if err == nil {
-		_, err = r.out.Write(slices.Concat([]byte{'~'}, raw, []byte{'\n'}))
+	if err != nil {
+		return fmt.Errorf("send %s to worker-runner: %w", kind, err)
+	}
+	select {
+	case r.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("send %s to worker-runner, which does not read: %w", kind, ctx.Err())
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := r.out.Write(slices.Concat([]byte{'~'}, raw, []byte{'\n'}))
+		<-r.turn
+		written <- err
+	}()
+	select {
+	case err = <-written:
+	case <-ctx.Done():
+		return fmt.Errorf("send %s to worker-runner, which does not read: %w", kind, ctx.Err())
 	}
 	if err != nil {
 		return fmt.Errorf("send %s to worker-runner: %w", kind, err)
@@ -220,12 +240,14 @@ func (r *Runner) greet(theirs []string) {
 	if r.renew != nil {
 		ours = append(ours, newCredentials)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.agreed = slices.DeleteFunc(ours, func(c string) bool { return !slices.Contains(theirs, c) })
-	if err := r.write("hello", map[string]any{"capabilities": r.agreed}); err != nil {
-		r.log.ErrorContext(context.Background(), "greet", slog.Any("error", err))
-		r.agreed = nil
+	both := slices.DeleteFunc(ours, func(c string) bool { return !slices.Contains(theirs, c) })
+	ctx := context.Background()
+	if err := r.write(ctx, "hello", map[string]any{"capabilities": both}); err != nil {
+		r.log.ErrorContext(ctx, "greet", slog.Any("error", err))
+		both = nil
 	}
+	r.mu.Lock()
+	r.agreed = both
+	r.mu.Unlock()
 	close(r.greeted)
 }

@@ -354,6 +354,23 @@ func TestSendFails(t *testing.T) {
 	}
 }
 
+func TestRunnerThatHangsKeepsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := greeted(t, Config{})
+		for _, attempt := range []string{"whose write it keeps", "who waits for another"} {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			began := time.Now()
+			if err := e.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: returned %v", attempt, err)
+			}
+			if took := time.Since(began); took != 30*time.Second {
+				t.Errorf("%s: took %v", attempt, took)
+			}
+			cancel()
+		}
+	})
+}
+
 func TestSaysThatTheRunnerDoesNotListen(t *testing.T) {
 	in, said := io.Pipe()
 	heard, out := io.Pipe()
