@@ -122,29 +122,13 @@ func (f *files) Open(name string) (fs.File, error) {
 	case !n.mode.IsRegular():
 		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
 	case n.content != nil:
-		return &regular{node: n, Reader: bytes.NewReader(n.content), close: func() error { return nil }}, nil
+		return &regular{node: n, content: io.NopCloser(bytes.NewReader(n.content))}, nil
 	}
-	return f.openRegular(name, at)
-}
-
-func (f *files) openRegular(name, at string) (fs.File, error) {
-	var archive client.CopyFromContainerResult
-	err := f.e.again(func() (err error) {
-		archive, err = f.e.daemon.CopyFromContainer(f.e.ctx, f.id, client.CopyFromContainerOptions{SourcePath: absolute(at)})
-		return err
-	})
-	if err != nil {
-		return nil, pathError("open", name, err)
+	s := &stream{f: f, name: name, at: at}
+	if n, err = s.open(); err != nil {
+		return nil, err
 	}
-	t := tar.NewReader(archive.Content)
-	h, err := t.Next()
-	if err == nil && h.Typeflag != tar.TypeReg {
-		err = errors.New("not a regular file")
-	}
-	if err != nil {
-		return nil, errors.Join(pathError("open", name, err), archive.Content.Close())
-	}
-	return &regular{node: f.nodeOf(h), Reader: t, close: archive.Content.Close}, nil
+	return &regular{node: n, content: s}, nil
 }
 
 // ReadDir implements fs.ReadDirFS.
@@ -364,19 +348,6 @@ func pathError(op, name string, err error) error {
 	}
 	return &fs.PathError{Op: op, Path: name, Err: err}
 }
-
-// regular is an open file.
-type regular struct {
-	node *node
-	io.Reader
-	close func() error
-}
-
-// Stat implements fs.File.
-func (r *regular) Stat() (fs.FileInfo, error) { return r.node, nil }
-
-// Close implements fs.File.
-func (r *regular) Close() error { return r.close() }
 
 // directory is an open directory.
 type directory struct {
