@@ -38,6 +38,7 @@ type driver struct {
 	worker  *service
 	ledger  string // empty if tasks cannot reach it
 	groups  trace.Groups
+	earlier trace.Groups // those of processes that were there before
 
 	jobs     []job
 	resolved atomic.Int64
@@ -55,8 +56,11 @@ type span struct{ from, to time.Time }
 func run(ctx context.Context, o options, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.patience)
 	defer cancel()
-	d := &driver{options: o, history: newHistory(), groups: trace.Groups{}, progress: make(chan struct{}, 1)}
+	d := &driver{options: o, history: newHistory(), groups: trace.Groups{}, earlier: trace.Groups{}, progress: make(chan struct{}, 1)}
 	fmt.Fprintf(out, "chaos: engine %s, %d tasks, %d kills, seed %d\n", o.engine, o.tasks, o.kills, o.seed)
+	if err := d.earlier.Watch(); err != nil {
+		return fmt.Errorf("find control groups: %w", err)
+	}
 	if err := d.setUp(ctx); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}

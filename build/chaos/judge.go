@@ -146,6 +146,7 @@ func (d *driver) leaks(ctx context.Context, before trace.Traces) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
+	d.groups.Without(d.earlier)
 	groups, err := d.groups.Left()
 	if err != nil {
 		return nil, err

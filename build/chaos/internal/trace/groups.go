@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,14 @@ func (g Groups) Watch() error {
 		}
 	}
 	return nil
+}
+
+// Without removes the groups of others.
+func (g Groups) Without(others Groups) {
+	maps.DeleteFunc(g, func(group string, _ struct{}) bool {
+		_, ok := others[group]
+		return ok
+	})
 }
 
 // Left returns the directories of the groups that are still there, and of those

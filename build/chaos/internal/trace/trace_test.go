@@ -107,6 +107,14 @@ func TestGroupsThatAreLeft(t *testing.T) {
 	}
 }
 
+func TestGroupsOfEarlierProcessesDoNotCount(t *testing.T) {
+	g := Groups{"4:memory:/earlier": {}, "4:memory:/worker": {}}
+	g.Without(Groups{"4:memory:/earlier": {}, "4:memory:/other": {}})
+	if diff := cmp.Diff(Groups{"4:memory:/worker": {}}, g); diff != "" {
+		t.Errorf("groups (-want +got):\n%s", diff)
+	}
+}
+
 func TestGroupsOfOtherProcessesAreWatched(t *testing.T) {
 	g := Groups{}
 	if err := g.Watch(); err != nil {
