@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 // worker takes two interruptions, then gives signals back their effect, and
 // waits for the end of its input.
 func worker(in io.Reader, out io.Writer) {
-	s, release := New(Config{Grace: time.Hour})
+	s, release := New(Config{Grace: time.Hour}, Catch())
 	fmt.Fprintln(out, "ready")
 	for range 2 {
 		n, err := s.Wait(context.Background())
@@ -75,7 +75,7 @@ func TestConforms(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			interrupttest.Test(t, func(tb testing.TB) interrupttest.Harness {
 				tb.Helper()
-				s, release := New(Config{})
+				s, release := New(Config{}, Catch())
 				tb.Cleanup(release)
 				return &harness{s, tt.signals}
 			})
@@ -111,6 +111,36 @@ func TestFinish(t *testing.T) {
 					t.Errorf("notices (-want +got):\n%s", diff)
 				}
 			})
+		})
+	}
+}
+
+// What precedes any task ends with a signal, whether that came before or while it
+// was done; the signal counts for what follows, too.
+func TestContext(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1} {
+		t.Run(name(sig), func(t *testing.T) {
+			c := Catch()
+			s, release := New(Config{}, c)
+			defer release()
+			before, stop := c.Context(t.Context())
+			defer stop()
+			if err := before.Err(); err != nil {
+				t.Errorf("context without a signal: %v", err)
+			}
+			if err := syscall.Kill(os.Getpid(), sig); err != nil {
+				t.Fatal(err)
+			}
+			<-before.Done()
+			after, stop := c.Context(t.Context())
+			defer stop()
+			if after.Err() == nil {
+				t.Error("a context that is made after the signal has not ended")
+			}
+			n, err := s.Wait(t.Context())
+			if err != nil || n.Cause != name(sig) {
+				t.Errorf("source announces %v, %v", n, err)
+			}
 		})
 	}
 }

@@ -4,9 +4,7 @@ package signals
 import (
 	"context"
 	"os"
-	"os/signal"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -41,23 +39,18 @@ const (
 	hurrying
 )
 
-// New returns a source for the signals to this process, which do not end it from
-// then on, and a function that gives them back their effect.
-func New(cfg Config) (*Source, func()) {
+// New returns a source for caught signals, and a function that releases them.
+func New(cfg Config, c *Caught) (*Source, func()) {
 	s := newSource(cfg)
-	// Room for more than can come at once: what does not fit is lost.
-	received := make(chan os.Signal, 16)
-	signal.Notify(received, slices.Concat(stops(), finishes())...)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.listen(received)
+		s.listen(c.kept)
 	}()
-	return s, sync.OnceFunc(func() {
-		signal.Stop(received)
-		close(received)
+	return s, func() {
+		c.Release()
 		<-done
-	})
+	}
 }
 
 func newSource(cfg Config) *Source {
@@ -77,21 +70,20 @@ func (s *Source) Wait(ctx context.Context) (interrupt.Notice, error) {
 	}
 }
 
-// listen announces signals as they are received, since their time counts from
-// then on, whoever waits or not.
-func (s *Source) listen(received <-chan os.Signal) {
+// listen announces signals, until there will be no more.
+func (s *Source) listen(kept <-chan received) {
 	urgency := none
-	for sig := range received {
-		n := interrupt.Notice{Cause: name(sig)}
+	for r := range kept {
+		n := interrupt.Notice{Cause: name(r.signal)}
 		switch {
-		case slices.Contains(finishes(), sig) && urgency < finishing:
+		case slices.Contains(finishes(), r.signal) && urgency < finishing:
 			urgency = finishing
-		case slices.Contains(stops(), sig) && urgency < stopping:
+		case slices.Contains(stops(), r.signal) && urgency < stopping:
 			urgency = stopping
-			n.Deadline = time.Now().Add(s.grace)
-		case slices.Contains(stops(), sig) && urgency < hurrying:
+			n.Deadline = r.at.Add(s.grace)
+		case slices.Contains(stops(), r.signal) && urgency < hurrying:
 			urgency = hurrying
-			n.Deadline = time.Now()
+			n.Deadline = r.at
 		default:
 			continue
 		}

@@ -64,14 +64,16 @@ func TestNotices(t *testing.T) {
 // announced returns what a source announces, in a bubble.
 func announced(t *testing.T, cfg Config, signals []os.Signal) []interrupt.Notice {
 	t.Helper()
-	s := newSource(cfg)
-	received := make(chan os.Signal)
-	go s.listen(received)
+	c := newCaught()
+	go c.keep()
 	for _, sig := range signals {
-		received <- sig
+		c.received <- sig
 		<-time.After(time.Second)
 	}
-	close(received)
+	close(c.received)
+	<-time.After(time.Minute) // the worker is composed long after
+	s := newSource(cfg)
+	go s.listen(c.kept)
 	<-time.After(time.Hour)
 	notices := make([]interrupt.Notice, len(s.notices))
 	for i := range notices {

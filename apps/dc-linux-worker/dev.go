@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
 )
@@ -67,7 +68,9 @@ to create tasks there.`,
 }
 
 func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err error) {
-	early, stop := heedSignals(ctx)
+	caught := signals.Catch()
+	defer caught.Release()
+	early, stop := caught.Context(ctx)
 	defer stop()
 	dir, remove, err := workDir(o.data)
 	if err != nil {
@@ -76,7 +79,7 @@ func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err er
 	defer func() { err = errors.Join(err, remove()) }()
 	l.placeIn(dir)
 
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, parts.Hooks{Temporary: o.data == "" && l.isDefault("caches.table")}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, parts.Hooks{Signals: caught, Temporary: o.data == "" && l.isDefault("caches.table")}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
 	if err != nil {
 		return err
 	}

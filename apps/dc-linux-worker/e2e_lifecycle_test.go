@@ -144,9 +144,20 @@ func TestPreemptedInstance(t *testing.T) {
 	p.says(t, "the instance is preempted", "worker stopped")
 }
 
-// A worker that is told to stop while nobody answers its registration.
+// A worker that is told to stop, or to stop once its tasks have finished, while
+// nobody answers its registration.
 func TestStopsWhileItRegisters(t *testing.T) {
 	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			stopWhileRegistering(t, sig)
+		})
+	}
+}
+
+func stopWhileRegistering(t *testing.T, sig syscall.Signal) {
+	t.Helper()
 	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
 	m := newManaged(t, b, "proj-test/registering", "3600", `{}`)
 	asked := make(chan struct{}, 10)
@@ -158,7 +169,7 @@ func TestStopsWhileItRegisters(t *testing.T) {
 	t.Cleanup(silent.Close)
 	p := startProgramIn(t, []string{"TASKCLUSTER_ROOT_URL=" + silent.URL}, "start", "--config", m.configure(t, ""))
 	<-asked
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := p.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.end(t); err == nil {

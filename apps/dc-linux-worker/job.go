@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/client"
 	"github.com/taskcluster/taskcluster-worker/apps/dc-linux-worker/internal/download"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
@@ -50,7 +49,9 @@ type job struct {
 //
 // Errors: *client.Error, if the queue refuses the task.
 func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
-	early, stop := heedSignals(ctx)
+	caught := signals.Catch()
+	defer caught.Release()
+	early, stop := caught.Context(ctx)
 	defer stop()
 	dir, remove, err := workDir("")
 	if err != nil {
@@ -63,6 +64,7 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 	defer stopFollowing()
 	j.over = make(chan struct{}, 1)
 	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, parts.Hooks{
+		Signals:   caught,
 		Temporary: l.isDefault("caches.table"),
 		Decorate: func(r tasklog.Recorder) tasklog.Recorder {
 			j.follower = newFollower(following, r, j.log)
@@ -229,13 +231,6 @@ func spent(r worker.Report, states ...state.State) float64 {
 
 // errInterrupted says that a signal came before there was any work.
 var errInterrupted = errors.New("interrupted")
-
-// heedSignals keeps the signals that interrupt from ending the process, which
-// would leave files behind, until stop is called. The context ends with the
-// first of them.
-func heedSignals(ctx context.Context) (early context.Context, stop func()) {
-	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-}
 
 // workDir returns the directory for all that an embedded queue and its worker
 // store: dir or, if that is empty, a temporary one, which the returned function

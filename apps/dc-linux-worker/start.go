@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/workerrunner"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
@@ -18,10 +19,9 @@ import (
 
 // startOptions are the flags of "start".
 type startOptions struct {
-	config   string
-	runner   bool // start-worker has started the worker
-	takeOver bool
-	handover *parts.Handover
+	config string
+	runner bool // start-worker has started the worker
+	hooks  parts.Hooks
 }
 
 func startCommand(s command.Streams) *cobra.Command {
@@ -51,7 +51,7 @@ if the deployment refuses the worker or the worker does not work.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return start(cmd.Context(), o, s) },
 	}
 	command.ConfigFlag(cmd, &o.config)
-	cmd.Flags().BoolVar(&o.takeOver, "take-over", false, "have a worker that uses the same state make way, and go on with its tasks")
+	cmd.Flags().BoolVar(&o.hooks.TakeOver, "take-over", false, "have a worker that uses the same state make way, and go on with its tasks")
 	cmd.Flags().BoolVar(&o.runner, "with-worker-runner", false, "be a worker that start-worker starts")
 	return cmd
 }
@@ -59,6 +59,9 @@ if the deployment refuses the worker or the worker does not work.`,
 // start starts a worker and has it work. Problems of the configuration are
 // returned as they are.
 func start(ctx context.Context, o startOptions, s command.Streams) error {
+	caught := signals.Catch()
+	defer caught.Release()
+	o.hooks.Signals = caught
 	from := setting.Sources{File: o.config, Environ: os.Environ()}
 	if o.runner {
 		var err error
@@ -73,11 +76,11 @@ func start(ctx context.Context, o startOptions, s command.Streams) error {
 	if !o.runner {
 		h, stop := parts.NewHandover(checkArguments(o.config)...)
 		defer stop()
-		o.handover = h
+		o.hooks.Handover = h
 	}
 	err = joinAndWork(ctx, from, l, o, s)
-	if err == nil && o.handover != nil {
-		err = o.handover.Next()
+	if err == nil && o.hooks.Handover != nil {
+		err = o.hooks.Handover.Next()
 	}
 	if _, ok := errors.AsType[setting.Problems](err); ok || err == nil {
 		return err
@@ -107,7 +110,8 @@ func joinAndWork(ctx context.Context, from setting.Sources, l loaded, o startOpt
 	shut := func() {}
 	if err == nil {
 		log = command.NewLog(l.Log.Format, l.Log.Level, s.Err)
-		a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, parts.Hooks{State: l.StateDir(), TakeOver: o.takeOver, Handover: o.handover}, log)
+		o.hooks.State = l.StateDir()
+		a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, o.hooks, log)
 	}
 	if err != nil {
 		if j.Identity != nil {
@@ -128,12 +132,12 @@ func joinAs(ctx context.Context, l loaded, o startOptions, s command.Streams, lo
 		}
 		return joinRunner(l, in, s.Out, log)
 	}
-	ctx, stop := heedSignals(ctx)
-	defer stop()
-	j, leave, err := join(ctx, l, log)
-	if err != nil && ctx.Err() != nil {
-		err = errors.New("stopped before the worker has joined its pool")
-	}
+	var j joined
+	var leave func()
+	err := parts.UnlessStopped(ctx, o.hooks.Signals, func(ctx context.Context) (err error) {
+		j, leave, err = join(ctx, l, log)
+		return err
+	})
 	return j, leave, err
 }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/tasklog"
-	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
@@ -54,7 +53,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		parts.NewRecorder, logfile.New, parts.LogfileConfig,
 		parts.NewJournal,
 		otel.New, parts.OTelConfig,
-		interrupts, signals.New, parts.SignalsConfig, newPreemption,
+		interrupts, parts.NewSignals, newPreemption,
 		parts.NewLifecycle, activity.New, parts.ActivityConfig,
 		newHost,
 

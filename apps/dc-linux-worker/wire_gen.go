@@ -18,7 +18,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/tasklog"
-	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
@@ -38,8 +37,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 	lifecycle := mainLifecycleConfig.Lifecycle
 	program := thisProgram()
 	config2 := parts.WorkerConfig(sectionWorker, lifecycle, h, d, program)
-	signalsConfig := parts.SignalsConfig(sectionWorker)
-	source, cleanup := signals.New(signalsConfig)
+	source, cleanup := parts.NewSignals(sectionWorker, h)
 	linux := c.Linux
 	activityConfig := parts.ActivityConfig(lifecycle, h)
 	activitySource, cleanup2 := activity.New(activityConfig)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/ec2"
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
 	"github.com/taskcluster/taskcluster-worker/pkg/command"
@@ -35,9 +36,11 @@ if the deployment refuses the worker or the worker does not work.`,
 			if file != "" {
 				check = append(check, "--config", file)
 			}
+			caught := signals.Catch()
+			defer caught.Release()
 			h, stop := parts.NewHandover(check...)
 			defer stop()
-			err := start(cmd.Context(), sources(file), h, s)
+			err := start(cmd.Context(), sources(file), parts.Hooks{Signals: caught, Handover: h}, s)
 			if err == nil {
 				err = h.Next()
 			}
@@ -53,7 +56,7 @@ if the deployment refuses the worker or the worker does not work.`,
 
 // start has the worker join its pool, and work. Problems of the configuration are
 // returned as they are.
-func start(ctx context.Context, from setting.Sources, h *parts.Handover, s command.Streams) error {
+func start(ctx context.Context, from setting.Sources, h parts.Hooks, s command.Streams) error {
 	l, err := load(from)
 	if err != nil {
 		return err
@@ -62,7 +65,12 @@ func start(ctx context.Context, from setting.Sources, h *parts.Handover, s comma
 	defer systemd.KeepAlive(ctx)()
 	metadata, shut := ec2.NewMetadata(ec2.Config{})
 	defer shut()
-	j, leave, err := join(ctx, l, metadata, log)
+	var j parts.Joined
+	var leave func()
+	err = parts.UnlessStopped(ctx, h.Signals, func(ctx context.Context) (err error) {
+		j, leave, err = join(ctx, l, metadata, log)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -80,7 +88,7 @@ func start(ctx context.Context, from setting.Sources, h *parts.Handover, s comma
 
 // compose makes the worker that the pool wants.
 func compose(
-	ctx context.Context, from setting.Sources, j parts.Joined, m *ec2.Metadata, h *parts.Handover, s command.Streams,
+	ctx context.Context, from setting.Sources, j parts.Joined, m *ec2.Metadata, h parts.Hooks, s command.Streams,
 ) (*parts.Assembly, func(), error) {
 	from.Documents = append(from.Documents, j.Pool)
 	l, err := load(from)
@@ -91,5 +99,6 @@ func compose(
 		return nil, nil, err
 	}
 	log := command.NewLog(l.Log.Format, l.Log.Level, s.Err)
-	return composeWorker(ctx, l.config, j, m, parts.Hooks{State: l.StateDir(), Handover: h}, log)
+	h.State = l.StateDir()
+	return composeWorker(ctx, l.config, j, m, h, log)
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/tasklog"
-	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
@@ -55,7 +54,7 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 		parts.NewRecorder, logfile.New, parts.LogfileConfig,
 		parts.NewJournal,
 		otel.New, parts.OTelConfig,
-		interrupts, signals.New, parts.SignalsConfig,
+		interrupts, parts.NewSignals,
 		ec2.NewInterruptions, interruptionConfig,
 		parts.NewLifecycle, activity.New, parts.ActivityConfig,
 		newHost,

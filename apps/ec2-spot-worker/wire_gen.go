@@ -18,7 +18,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/exitstatus"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/maxruntime"
 	"github.com/taskcluster/taskcluster-worker/adapters/plugins/tasklog"
-	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/parts"
@@ -39,8 +38,7 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 	deployment := j.Deployment
 	program := thisProgram()
 	config2 := parts.WorkerConfig(sectionWorker, lifecycle, h, deployment, program)
-	signalsConfig := parts.SignalsConfig(sectionWorker)
-	source, cleanup := signals.New(signalsConfig)
+	source, cleanup := parts.NewSignals(sectionWorker, h)
 	ec2InterruptionConfig := interruptionConfig(mainLifecycleConfig)
 	interruptions, cleanup2 := ec2.NewInterruptions(ctx, m, ec2InterruptionConfig, log)
 	linux := c.Linux

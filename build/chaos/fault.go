@@ -103,6 +103,9 @@ func (d *driver) upset(ctx context.Context, u upset) error {
 		d.history.note(term, "down for %v", u.down)
 		return d.worker.stop(syscall.SIGTERM, u.down, false)
 	case usr1:
+		if err := d.worker.settle(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
 		d.history.note(usr1, "down for %v", u.down)
 		return d.worker.stop(syscall.SIGUSR1, u.down, false)
 	}

@@ -181,6 +181,21 @@ func (s *service) freeze(ctx context.Context, d time.Duration) {
 	_ = process.Signal(syscall.SIGCONT)
 }
 
+// settle waits until a process has begun to work, of those that begin one after
+// another, or ctx is done. Before that, SIGUSR1 may be lost on it: Go ends no process by it.
+func (s *service) settle(ctx context.Context) error {
+	for ctx.Err() == nil {
+		s.running()
+		logged := s.logged
+		s.mu.Unlock()
+		if started, err := s.says(logged, `msg="worker started"`); started || err != nil {
+			return err
+		}
+		wait(ctx, 20*time.Millisecond)
+	}
+	return nil
+}
+
 // stop asks the process to end, and waits for that. The next one starts after a
 // pause, unless this is the last.
 func (s *service) stop(signal syscall.Signal, pause time.Duration, last bool) error {

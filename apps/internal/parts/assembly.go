@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/identity"
@@ -56,7 +54,7 @@ func (a *Assembly) Work(ctx context.Context, shut func(), log *slog.Logger) erro
 
 // work has the worker work; over tells whether it has done all that it ever will.
 func (a *Assembly) work(ctx context.Context, log *slog.Logger) (over bool, err error) {
-	if err := verify(ctx, a.Client); err != nil {
+	if err := verify(ctx, a.Client, a.Hooks.Signals); err != nil {
 		return false, err
 	}
 	log.InfoContext(ctx, "worker started", slog.String("rootURL", a.Deployment.RootURL), slog.String("pool", a.Config.Pool),
@@ -117,8 +115,8 @@ func (a *Assembly) remove(ctx context.Context, log *slog.Logger) {
 
 // verify returns why the deployment does not let the worker work. It ends with a
 // signal, which the worker then finds waiting.
-func verify(ctx context.Context, c *taskcluster.Client) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+func verify(ctx context.Context, c *taskcluster.Client, caught *signals.Caught) error {
+	ctx, stop := caught.Context(ctx)
 	defer stop()
 	err := c.Verify(ctx)
 	if ctx.Err() != nil {

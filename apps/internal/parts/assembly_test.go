@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/devqueue"
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
@@ -71,7 +72,9 @@ func newAssembly(t *testing.T, server *devqueue.Server, l *life, token string) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Assembly{Config: cfg, Deployment: d, Worker: w, Client: client, Identity: l, Host: l}, notices
+	caught := signals.Catch()
+	t.Cleanup(caught.Release)
+	return &Assembly{Config: cfg, Deployment: d, Worker: w, Client: client, Identity: l, Host: l, Hooks: Hooks{Signals: caught}}, notices
 }
 
 // A worker is removed before all that it is made of is closed, and its host

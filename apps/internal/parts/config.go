@@ -47,9 +47,13 @@ func orNone(d time.Duration) time.Duration {
 	return d
 }
 
-// SignalsConfig returns how signals are understood.
-func SignalsConfig(w section.Worker) signals.Config {
-	return signals.Config{Grace: w.ShutdownGrace}
+// NewSignals returns what announces the signals that a command has caught, or
+// those from now on.
+func NewSignals(w section.Worker, h Hooks) (*signals.Source, func()) {
+	if h.Signals == nil {
+		h.Signals = signals.Catch()
+	}
+	return signals.New(signals.Config{Grace: w.ShutdownGrace}, h.Signals)
 }
 
 // TaskclusterConfig returns the configuration of the connection to a deployment.

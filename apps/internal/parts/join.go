@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
@@ -56,6 +57,18 @@ func Join(ctx context.Context, c section.Linux, d Deployment, provider string, p
 	}
 	d.As = client
 	return Joined{who, d, setting.Document{Name: "worker pool " + d.Worker.Pool, Content: settings}}, leave, nil
+}
+
+// UnlessStopped has join make the worker one of its pool, unless the process is
+// told to stop before that is done.
+func UnlessStopped(ctx context.Context, c *signals.Caught, join func(context.Context) error) error {
+	ctx, stop := c.Context(ctx)
+	defer stop()
+	err := join(ctx)
+	if err != nil && ctx.Err() != nil {
+		return errors.New("stopped before the worker has joined its pool")
+	}
+	return err
 }
 
 // bootTime returns when the machine was started, or the zero time if that is not

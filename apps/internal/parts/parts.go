@@ -13,6 +13,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/journalfile"
 	"github.com/taskcluster/taskcluster-worker/adapters/jsonschema"
 	"github.com/taskcluster/taskcluster-worker/adapters/logfile"
+	"github.com/taskcluster/taskcluster-worker/adapters/signals"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/adapters/urlfetch"
 	"github.com/taskcluster/taskcluster-worker/domain/payload"
@@ -32,10 +33,11 @@ import (
 // Hooks are what a command wants of the worker that it runs. The zero Hooks want
 // nothing.
 type Hooks struct {
-	Temporary bool      // caches go with the worker
-	State     string    // directory for what the next process has to know; empty if there is none
-	TakeOver  bool      // a worker that uses State is asked to make way
-	Handover  *Handover // nil if the worker makes way for nobody
+	Signals   *signals.Caught // nil: from when the worker is made
+	Temporary bool            // caches go with the worker
+	State     string          // directory for what the next process has to know; empty if there is none
+	TakeOver  bool            // a worker that uses State is asked to make way
+	Handover  *Handover       // nil if the worker makes way for nobody
 	Decorate  func(tasklog.Recorder) tasklog.Recorder
 	Observe   func(worker.Report)
 }
