@@ -285,9 +285,17 @@ func (b *builder) environment() []string {
 	return list
 }
 
+// boundPatience is for how long a task goes on without a worker that is to end
+// with it, where the first process cannot tell by a lock: some runtimes keep those
+// of the host from containers.
+const boundPatience = 5 * time.Minute
+
 // newTranscript makes the transcript of a task.
 func (e *Engine) newTranscript(b *builder) (*transcript.File, error) {
 	spec := transcript.Spec{TTY: b.payload.TTY, Patience: e.config.OrphanTimeout}
+	if spec.Patience < 0 {
+		spec.Bound, spec.Patience = true, boundPatience
+	}
 	for _, argv := range b.payload.Command {
 		spec.Commands = append(spec.Commands, slices.Concat(b.entrypoint(), argv))
 	}

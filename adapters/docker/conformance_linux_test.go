@@ -170,6 +170,15 @@ func (h *harness) Reopen(tb testing.TB) engine.Engine {
 	return e
 }
 
+func (h *harness) Last(tb testing.TB) engine.Engine {
+	tb.Helper()
+	if err := h.e.Close(); err != nil {
+		tb.Error(err)
+	}
+	h.c.OrphanTimeout = -1
+	return h.Reopen(tb)
+}
+
 func (h *harness) Abilities() enginetest.Abilities {
 	return enginetest.Abilities{Proxies: true, Volumes: true, Shells: true, Reattach: true, Interrupts: true, Images: true}
 }

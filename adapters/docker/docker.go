@@ -5,7 +5,8 @@
 // it executes the commands one after the other, and keeps what they print in a
 // file, the transcript. So a task depends neither on the worker nor on a
 // connection to the daemon, and the next worker that uses the same directory can
-// reattach to it.
+// reattach to it. Where none is to come, the first process ends with the worker,
+// and with it the task.
 package docker
 
 import (
@@ -54,7 +55,7 @@ type Config struct {
 	Devices         Devices
 	DaemonPatience  time.Duration // how long to wait for a daemon that is gone; default 5 min
 	RemovalInterval time.Duration // between attempts to remove what could not be; default 10 s
-	OrphanTimeout   time.Duration // for how long a task goes on without a worker; default 1 h
+	OrphanTimeout   time.Duration // for how long a task goes on without a worker; default 1 h; negative if it ends with the worker
 }
 
 // Limits is what each task may use; 0 stands for no limit.

@@ -42,7 +42,10 @@ func TestTasksUnderGVisor(t *testing.T) {
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	e := openOn(t, another(t, "--add-runtime=runsc="+wrapper), docker.Config{Egress: docker.EgressNone, Runtime: "runsc"})
+	e := openOn(t, another(t, "--add-runtime=runsc="+wrapper), docker.Config{
+		Egress: docker.EgressNone, Runtime: "runsc",
+		OrphanTimeout: -1, // though locks of the host are not seen from there
+	})
 	p := map[string]any{"command": [][]string{{"true"}, {"sh", "-c", "cat /proc/version; dmesg | head -1; echo content > /home/file; exit 3"}}}
 	wantTask(t, e, p, "Starting gVisor", "home/file")
 	log := newRecord()

@@ -43,6 +43,15 @@ func (h *harness) Reopen(tb testing.TB) engine.Engine {
 	return h.e
 }
 
+func (h *harness) Last(tb testing.TB) engine.Engine {
+	tb.Helper()
+	if err := h.e.Close(); err != nil {
+		tb.Error(err)
+	}
+	h.e.config.OrphanTimeout = -1
+	return h.Reopen(tb)
+}
+
 func (h *harness) Payload(tb testing.TB, steps ...enginetest.Step) []byte {
 	tb.Helper()
 	script := "set -e\n"

@@ -125,10 +125,12 @@ func (e *Engine) openCgroups(ctx context.Context) error {
 	_, _ = h.Write([]byte(e.config.Dir)) // never fails
 	name := "taskcluster-worker-" + strconv.FormatUint(uint64(h.Sum32()), 16)
 	var err error
-	if e.refuge, err = cgroup.OpenRefuge(name + "-supervisors"); err != nil {
-		e.refuge = nil
-		e.log.WarnContext(ctx, "tasks end when a service manager ends this worker: there is no control group outside of the service",
-			slog.Any("error", err))
+	if e.config.OrphanTimeout > 0 {
+		if e.refuge, err = cgroup.OpenRefuge(name + "-supervisors"); err != nil {
+			e.refuge = nil
+			e.log.WarnContext(ctx, "tasks end when a service manager ends this worker: there is no control group outside of the service",
+				slog.Any("error", err))
+		}
 	}
 	if e.cgroups, err = cgroup.Open(name); err == nil {
 		return nil

@@ -8,7 +8,8 @@
 // disposed of behind it, so that a task of a few milliseconds takes that long.
 //
 // A task outlives the worker's process on Linux: its supervisor goes on, and
-// the next worker that uses the same directory can reattach to it.
+// the next worker that uses the same directory can reattach to it. Where none is
+// to come, the supervisor ends with the worker, and with it the task.
 //
 // There is no isolation of the network.
 package native
@@ -50,6 +51,7 @@ type Config struct {
 
 	// OrphanTimeout is how long a task goes on without a worker, from when one
 	// was killed or detached until the next one reattaches. Default: one hour.
+	// Negative: it ends with the worker, since no other one is to come.
 	OrphanTimeout time.Duration
 
 	// UserPrefix precedes a number in the names of the users that tasks run
@@ -91,7 +93,7 @@ func (c Config) withDefaults() Config {
 	if c.Limits.SharedMemoryBytes <= 0 {
 		c.Limits.SharedMemoryBytes = c.Limits.MemoryBytes
 	}
-	if c.OrphanTimeout <= 0 {
+	if c.OrphanTimeout == 0 {
 		c.OrphanTimeout = time.Hour
 	}
 	if c.UserPrefix == "" {

@@ -16,6 +16,8 @@ var ErrDetached = errors.New("engine: sandbox detached")
 // process, whether that is killed, crashes, or makes way for the next one. What
 // a sandbox yields while nobody is attached is kept for the next process; one
 // that nobody comes for within a time that the engine is configured with ends.
+// An engine can also be told that no process comes after its own: then its
+// sandboxes end with the process, however that ends.
 //
 // An orphan is a sandbox, running or ended, that an earlier process has started
 // and neither aborted nor closed the result set of. Engine.Close leaves orphans

@@ -42,7 +42,7 @@ func Main() int {
 	}
 	for {
 		s := t.events.tell(conn)
-		if end := serve(requests, t); end || t.start == nil {
+		if end := serve(requests, t); end || t.start == nil || t.setup.OrphanTimeout < 0 {
 			break // with the connection, by whose end the worker knows that all has ended
 		}
 		s.stop()

@@ -54,7 +54,7 @@ type Setup struct {
 	Threads int  // number of descriptors of "tasks" files, in cgroup v1
 	Group   bool // whether there is a descriptor of a directory, in cgroup v2
 
-	OrphanTimeout time.Duration // for how long a task goes on without a worker
+	OrphanTimeout time.Duration // for how long a task goes on without a worker; negative if it ends with the worker
 }
 
 // Bind puts the directory Source in the place of the directory Target.

@@ -10,7 +10,8 @@
 //
 // When the connection to the worker breaks, it goes on with the task, and waits
 // for the next worker to connect, which learns all that has happened from the
-// beginning. One without a task ends, and so does one that no worker comes for.
+// beginning. One without a task ends, and so does one that no worker comes for,
+// or is to come for.
 //
 // It is the worker's binary under another name: main begins with
 //

@@ -99,6 +99,9 @@ func (m *Memory) Detach() error {
 		a.out.detach()
 		close(a.detached)
 		m.orphans = append(m.orphans, a.memorySandbox)
+		if m.last {
+			a.end(errKilled)
+		}
 	}
 	clear(m.attached)
 	return nil

@@ -41,6 +41,10 @@ type Reopener interface {
 	// Reopen returns the engine as the next process would have it, after
 	// Detach. Harness.Engine returns that one from then on.
 	Reopen(t testing.TB) engine.Engine
+
+	// Last closes the engine, and returns the one of a process that no other
+	// comes after. Harness.Engine returns that one from then on.
+	Last(t testing.TB) engine.Engine
 }
 
 // Abilities tells which of the optional interfaces an engine implements.
@@ -146,6 +150,7 @@ func checks() []namedCheck {
 		{"TellsWhenItStarted", tellsWhenItStarted},
 		{"DetachesFromAll", detachesFromAll},
 		{"DiscardsOrphans", discardsOrphans},
+		{"SandboxEndsWithLastProcess", endsWithLast},
 		{"TellsTaskToStop", tellsTaskToStop},
 		{"AnnouncesInterruption", announcesInterruption},
 		{"KillsWhatHeedsNoInterruption", killsHeedless},

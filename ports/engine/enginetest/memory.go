@@ -29,6 +29,7 @@ type Memory struct {
 	volumes  map[string]*memoryVolume
 	attached map[*memoryAttached]struct{} // neither aborted nor closed
 	orphans  []*memorySandbox
+	last     bool // no process comes after this one
 }
 
 var (
@@ -48,7 +49,16 @@ var (
 func (m *Memory) Engine(testing.TB) engine.Engine { return m }
 
 // Reopen implements Reopener.
-func (m *Memory) Reopen(testing.TB) engine.Engine { return m }
+func (m *Memory) Reopen(testing.TB) engine.Engine {
+	m.last = false
+	return m
+}
+
+// Last implements Reopener.
+func (m *Memory) Last(testing.TB) engine.Engine {
+	m.last = true
+	return m
+}
 
 // Abilities implements Harness.
 func (m *Memory) Abilities() Abilities {

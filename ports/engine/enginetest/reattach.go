@@ -462,3 +462,36 @@ func discardsOrphans(ctx context.Context, tb testing.TB, h Harness) error {
 	}
 	return errors.Join(s.orphaned(ctx, tb, false), s.detach(tb), s.orphaned(ctx, tb, false))
 }
+
+// endsWithLast has a process detach, as though it were killed, that no other one
+// is to come after.
+func endsWithLast(ctx context.Context, tb testing.TB, h Harness) error {
+	tb.Helper()
+	if !h.Abilities().Reattach {
+		return nil
+	}
+	h.(Reopener).Last(tb)
+	mark := mark(tb)
+	s, err := succeed(ctx, tb, h, Step{Do: Hang, Text: mark})
+	if err != nil {
+		return err
+	}
+	defer s.release(ctx, tb)
+	if err := s.await(ctx, "hanging"); err != nil {
+		return err
+	}
+	if err := s.engine(tb).Detach(); err != nil {
+		return fmt.Errorf("Detach: %w", err)
+	}
+	defer h.(Reopener).Reopen(tb)
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for h.Alive(tb, mark) {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return errors.New("the task goes on, though no process is to come")
+		}
+	}
+	return nil
+}

@@ -13,6 +13,11 @@ import (
 
 func (b *broken) Reopen(testing.TB) engine.Engine { return b }
 
+func (b *broken) Last(tb testing.TB) engine.Engine {
+	b.Memory.Last(tb)
+	return b
+}
+
 func (b *broken) Orphans(ctx context.Context) ([]task.RunID, error) {
 	runs, err := b.Memory.Orphans(ctx)
 	if b.orphans != nil {
@@ -176,5 +181,11 @@ func reattachDefects() map[string][]func(*broken) {
 				b.orphans = func(runs []task.RunID) []task.RunID { return append(runs, task.RunID{}) }
 			},
 		},
+		"SandboxEndsWithLastProcess": {func(b *broken) {
+			b.detach = func(m *Memory) error {
+				m.last = false
+				return m.Detach()
+			}
+		}},
 	}
 }

@@ -21,7 +21,7 @@ func main() {
 	// The task may have no room for more threads later: there are never more
 	// than what is made here.
 	runtime.GOMAXPROCS(1)
-	spareThreads(4)
+	spareThreads(5)
 	c := newChildren()
 	if len(os.Args) < 2 {
 		// The first process of a container is spared from what it ignores.

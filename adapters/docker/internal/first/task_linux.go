@@ -39,8 +39,12 @@ func (t *task) passSignals() {
 	}
 }
 
-// watchWorker ends the task where no worker has come for long.
+// watchWorker ends the task where no worker has come for long, or with the one
+// that it is bound to.
 func (t *task) watchWorker() {
+	if t.spec.Bound && t.w.AwaitWorkersEnd() {
+		exitKilled()
+	}
 	if t.spec.Patience <= 0 {
 		return
 	}
@@ -50,10 +54,13 @@ func (t *task) watchWorker() {
 		if beat := t.w.Beat(); beat != last {
 			last, seen = beat, time.Now()
 		} else if time.Since(seen) > t.spec.Patience {
-			os.Exit(128 + int(unix.SIGKILL)) // as though it was killed, and all others with it
+			exitKilled()
 		}
 	}
 }
+
+// exitKilled ends the first process as though it was killed, and all others with it.
+func exitKilled() { os.Exit(128 + int(unix.SIGKILL)) }
 
 // awaitGo waits until the worker has all in place that the task needs.
 func (t *task) awaitGo() {

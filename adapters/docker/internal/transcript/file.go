@@ -51,6 +51,9 @@ func Create(path string, s Spec, goAhead bool) (*File, error) {
 		return nil, err
 	}
 	_, err = f.Write(append(b, raw...))
+	if s.Bound {
+		err = errors.Join(err, lock(f))
+	}
 	if err = errors.Join(err, f.Chmod(0o666)); err != nil { // who it is in the container is not known here
 		return nil, errors.Join(err, f.Close(), os.Remove(path))
 	}

@@ -24,6 +24,10 @@ type Spec struct {
 
 	// Patience is how long the task goes on without a worker.
 	Patience time.Duration
+
+	// Bound says that the task ends with the worker that has made the file, and
+	// that has it locked for as long as it lives.
+	Bound bool `json:",omitempty"`
 }
 
 // Event is something that happened to a command.

@@ -257,3 +257,62 @@ func FuzzHostileTranscript(f *testing.F) {
 		}
 	})
 }
+
+// TestTaskIsBoundToItsWorker has a first process learn of the end of the worker,
+// and of nothing where it cannot.
+func TestTaskIsBoundToItsWorker(t *testing.T) {
+	if _, w := create(t, Spec{Commands: [][]string{{"a"}}}); w.AwaitWorkersEnd() {
+		t.Error("a worker that has not locked the file has ended")
+	}
+	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{Bound: true}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, spec, err := Attach(f.Path())
+	if err != nil || !spec.Bound {
+		t.Fatalf("the first process is told %+v, %v", spec, err)
+	}
+	ended := make(chan bool, 1)
+	go func() { ended <- w.AwaitWorkersEnd() }()
+	awaitWaiter(t, f.f)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !<-ended {
+		t.Error("the end of the worker is not seen as what it is")
+	}
+	if w.AwaitWorkersEnd() {
+		t.Error("the end of a worker is seen that had ended before")
+	}
+	if err := w.f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// awaitWaiter waits until somebody waits for the lock of a file.
+func awaitWaiter(t *testing.T, f *os.File) {
+	t.Helper()
+	s, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode := fmt.Sprintf(":%d ", s.Sys().(*syscall.Stat_t).Ino)
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(locks)) {
+			if strings.Contains(line, "-> FLOCK") && strings.Contains(line, inode) {
+				return
+			}
+		}
+		select {
+		case <-poll.C:
+		case <-t.Context().Done():
+			t.Fatal("nobody waits for the lock")
+		}
+	}
+}
