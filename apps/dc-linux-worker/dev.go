@@ -72,14 +72,17 @@ func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err er
 	defer caught.Release()
 	early, stop := caught.Context(ctx)
 	defer stop()
-	dir, remove, err := workDir(o.data)
+	dir, leave, err := l.settleIn(o.data)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, remove()) }()
-	l.placeIn(dir)
-
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, parts.Hooks{Signals: caught, Temporary: o.data == "" && l.isDefault("caches.table")}, command.NewLog(l.Log.Format, l.Log.Level, s.Err))
+	defer func() { err = errors.Join(err, leave()) }()
+	hooks := parts.Hooks{Signals: caught, Temporary: l.isDefault("caches.table")}
+	if o.data != "" { // another process comes for it
+		hooks = parts.Hooks{Signals: caught, State: l.StateDir()}
+	}
+	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks,
+		command.NewLog(l.Log.Format, l.Log.Level, s.Err))
 	if err != nil {
 		return err
 	}

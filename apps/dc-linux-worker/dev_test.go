@@ -36,6 +36,58 @@ func ownTemp(t *testing.T) (variable string) {
 	return "TMPDIR=" + dir
 }
 
+// development is "dev" in a process of its own.
+type development struct {
+	*program
+	queue  *client.Client
+	env    map[string]string // what it says to set
+	advice string            // script that it prints about creating a task
+}
+
+// startDev starts "dev", and reads what it prints.
+func startDev(t *testing.T, environ []string, args ...string) *development {
+	t.Helper()
+	p := &program{cmd: exec.CommandContext(t.Context(), "/proc/self/exe", append([]string{"dev"}, args...)...), stderr: &said{}}
+	p.cmd.Args[0] = "dc-linux-worker"
+	p.cmd.Env = append(os.Environ(), environ...)
+	p.cmd.Stderr = p.stderr
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.begin(t)
+	d := &development{program: p, env: map[string]string{}}
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() && !strings.Contains(lines.Text(), "An interrupt ends it all") {
+		if command, ok := strings.CutPrefix(lines.Text(), "#   "); ok {
+			d.advice += command + "\n"
+		}
+		if variable, ok := strings.CutPrefix(lines.Text(), "export "); ok {
+			name, value, _ := strings.Cut(variable, "=")
+			d.env[name] = value
+		} else if !strings.HasPrefix(lines.Text(), "#") {
+			t.Errorf("a shell cannot read: %s", lines.Text())
+		}
+	}
+	queue, disconnect := client.New(d.env["TASKCLUSTER_ROOT_URL"], task.Credentials{
+		ClientID: d.env["TASKCLUSTER_CLIENT_ID"], AccessToken: d.env["TASKCLUSTER_ACCESS_TOKEN"],
+	})
+	t.Cleanup(disconnect)
+	d.queue = queue
+	return d
+}
+
+// interrupt ends "dev" as its user would.
+func (d *development) interrupt(t *testing.T) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("worker exits with %v; its log:\n%s", err, d.stderr)
+	}
+}
+
 // What "dev" prints is enough to create a task. It keeps its data, and ends when
 // it is interrupted.
 func TestDev(t *testing.T) {
@@ -52,37 +104,8 @@ func TestDev(t *testing.T) {
 	var id task.ID
 	for _, round := range []string{"at first", "once more, with the data of the first time"} {
 		t.Run(round, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "dev", "--data", data)
-			cmd.Args[0] = "dc-linux-worker"
-			cmd.Env = append(os.Environ(), temp)
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			env := map[string]string{}
-			var script strings.Builder // what is printed about creating a task
-			lines := bufio.NewScanner(stdout)
-			for lines.Scan() && !strings.Contains(lines.Text(), "An interrupt ends it all") {
-				if command, ok := strings.CutPrefix(lines.Text(), "#   "); ok {
-					script.WriteString(command + "\n")
-				}
-				if variable, ok := strings.CutPrefix(lines.Text(), "export "); ok {
-					name, value, _ := strings.Cut(variable, "=")
-					env[name] = value
-				} else if !strings.HasPrefix(lines.Text(), "#") {
-					t.Errorf("a shell cannot read: %s", lines.Text())
-				}
-			}
-
-			queue, disconnect := client.New(env["TASKCLUSTER_ROOT_URL"], task.Credentials{
-				ClientID: env["TASKCLUSTER_CLIENT_ID"], AccessToken: env["TASKCLUSTER_ACCESS_TOKEN"],
-			})
-			defer disconnect()
+			d := startDev(t, []string{temp}, "--data", data)
+			queue := d.queue
 			if id == "" {
 				file, err := taskfile.Parse("t", []byte("command: [[/bin/true]]"), taskfile.Defaults{TaskQueueID: localPool, MaxRunTime: time.Minute, Now: time.Now()})
 				if err != nil {
@@ -100,13 +123,8 @@ func TestDev(t *testing.T) {
 				}
 				return status.State == "completed"
 			})
-			followAdvice(t, script.String(), env)
-			if err := cmd.Process.Signal(os.Interrupt); err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Wait(); err != nil {
-				t.Errorf("worker exits with %v; its log:\n%s", err, stderr.String())
-			}
+			followAdvice(t, d.advice, d.env)
+			d.interrupt(t)
 		})
 	}
 }

@@ -144,6 +144,13 @@ func startProgramAt(t *testing.T, path string, environ []string, args ...string)
 	p.cmd.Args[0] = "dc-linux-worker"
 	p.cmd.Env = append(os.Environ(), environ...)
 	p.cmd.Stderr = p.stderr
+	p.begin(t)
+	return p
+}
+
+// begin starts a program, which ends with the test.
+func (p *program) begin(t *testing.T) {
+	t.Helper()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +160,6 @@ func startProgramAt(t *testing.T, path string, environ []string, args ...string)
 			t.Logf("the worker's log:\n%s", p.stderr)
 		}
 	})
-	return p
 }
 
 // A worker that is killed in the middle of a task: the next process goes on with

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -53,12 +52,11 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 	defer caught.Release()
 	early, stop := caught.Context(ctx)
 	defer stop()
-	dir, remove, err := workDir("")
+	dir, leave, err := l.settleIn("")
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, remove()) }()
-	l.placeIn(dir)
+	defer func() { err = errors.Join(err, leave()) }()
 
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
@@ -231,40 +229,3 @@ func spent(r worker.Report, states ...state.State) float64 {
 
 // errInterrupted says that a signal came before there was any work.
 var errInterrupted = errors.New("interrupted")
-
-// workDir returns the directory for all that an embedded queue and its worker
-// store: dir or, if that is empty, a temporary one, which the returned function
-// removes.
-func workDir(dir string) (path string, remove func() error, err error) {
-	remove = func() error { return nil }
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "dc-linux-worker-"); err != nil {
-			return "", nil, fmt.Errorf("make temporary directory: %w", err)
-		}
-		remove = func() error { return os.RemoveAll(dir) }
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return "", nil, fmt.Errorf("find directory: %w", err)
-	}
-	// Tasks run as users of their own, in directories below it.
-	if err = os.MkdirAll(dir, 0o711); err == nil { //nolint:gosec // G301: see above
-		err = os.Chmod(dir, 0o711) //nolint:gosec // G302: see above
-	}
-	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("make directory: %w", err), remove())
-	}
-	return dir, remove, nil
-}
-
-// placeIn has all that is stored be in dir, unless the operator has said where.
-func (l *loaded) placeIn(dir string) {
-	if l.isDefault("caches.table") {
-		l.Caches.Table = filepath.Join(dir, "caches.json")
-	}
-	if l.Docker.Instance == "" {
-		l.Docker.Instance = "dc-linux-worker in " + dir
-	}
-	if l.isDefault("native.dir") {
-		l.Native.Dir = filepath.Join(dir, "native")
-	}
-}

@@ -210,7 +210,7 @@ func TestAtEnd(t *testing.T) {
 		if removed := err == nil; removed != tt.removed || err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: removed: %t, %v; want %t", tt.config, removed, err, tt.removed)
 		}
-		host, err := newHost(l.config, parts.Hooks{State: "/s"})
+		host, err := newHost(l.config, parts.Hooks{Service: true})
 		if err != nil || (host != nil) != tt.host {
 			t.Errorf("%s: host is %v, %v; want one: %t", tt.config, host, err, tt.host)
 		}

@@ -46,7 +46,7 @@ func (c config) atEnd() string {
 // newHost returns the machine, or nil if it stays.
 func newHost(c config, h parts.Hooks) (interrupt.Host, error) {
 	action := map[string]hostpower.Action{endPowerOff: hostpower.PowerOff, endReboot: hostpower.Reboot}[c.atEnd()]
-	if h.State == "" || action == "" {
+	if !h.Service || action == "" {
 		return nil, nil //nolint:nilnil // no host is what an assembly understands
 	}
 	return hostpower.New(hostpower.Config{Action: action})
@@ -82,7 +82,7 @@ func newPreemption(c config, h parts.Hooks, log *slog.Logger) (preemption, func(
 		whose = c.Provider.Type
 	}
 	switch {
-	case h.State == "":
+	case !h.Service:
 	case whose == providerGoogle:
 		m, shut := gce.New(gce.Config{URL: c.Provider.Metadata}, log)
 		return preemption{m.Preemption(), m.Maintenance()}, shut

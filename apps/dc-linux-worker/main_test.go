@@ -11,12 +11,16 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
+	"github.com/taskcluster/taskcluster-worker/apps/internal/heir"
 )
 
-// TestMain makes the test binary the worker's, and a supervisor, too.
+// TestMain makes the test binary the worker's, and a supervisor and an heir, too.
 func TestMain(m *testing.M) {
 	if supervisor.Invoked() {
 		os.Exit(supervisor.Main())
+	}
+	if heir.Invoked() {
+		os.Exit(heir.Main())
 	}
 	if os.Getenv(dockerVariable) != "" && filepath.Base(os.Args[0]) != "dc-linux-worker" {
 		os.Exit(dockertest.Main(m, &daemon))

@@ -110,7 +110,7 @@ func joinAndWork(ctx context.Context, from setting.Sources, l loaded, o startOpt
 	shut := func() {}
 	if err == nil {
 		log = command.NewLog(l.Log.Format, l.Log.Level, s.Err)
-		o.hooks.State = l.StateDir()
+		o.hooks.Service, o.hooks.State = true, l.StateDir()
 		a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, o.hooks, log)
 	}
 	if err != nil {

@@ -99,6 +99,6 @@ func compose(
 		return nil, nil, err
 	}
 	log := command.NewLog(l.Log.Format, l.Log.Level, s.Err)
-	h.State = l.StateDir()
+	h.Service, h.State = true, l.StateDir()
 	return composeWorker(ctx, l.config, j, m, h, log)
 }

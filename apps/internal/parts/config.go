@@ -17,11 +17,11 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 )
 
-// WorkerConfig returns the configuration of the use cases. A worker without state,
-// which a command runs for its own end, has any number of tasks.
+// WorkerConfig returns the configuration of the use cases. A worker that a command
+// runs for its own end has any number of tasks.
 func WorkerConfig(w section.Worker, l section.Lifecycle, h Hooks, d Deployment, p Program) worker.Config {
 	tasks := l.MaxTasks
-	if h.State == "" {
+	if !h.Service {
 		tasks = 0
 	}
 	return worker.Config{

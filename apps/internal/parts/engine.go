@@ -27,15 +27,13 @@ func NewEngine(
 	ctx context.Context, w section.Worker, c section.Linux, d Deployment, h Hooks, _ journal.Journal, log *slog.Logger,
 ) (engine.Engine, func(), error) {
 	if c.Engine != docker.Name {
-		return native.New(ctx, nativeConfig(w, c.Native), log)
+		return native.New(ctx, nativeConfig(w, c.Native, h), log)
 	}
-	cfg, err := dockerConfig(w, c.Docker, d)
+	cfg, err := dockerConfig(w, c.Docker, d, h)
 	if err != nil {
 		return nil, nil, err
 	}
-	if h.State != "" {
-		cfg.Dir = filepath.Join(h.State, "docker")
-	}
+	cfg.Dir = filepath.Join(c.StateDir(), "docker")
 	return docker.New(ctx, cfg, image.New(imageConfig(c.Docker)), log)
 }
 
@@ -77,7 +75,7 @@ func NewTranslator(c section.Linux) (payload.Translator, error) {
 	return dockerworker.NewTranslator(jsonschema.Compile)
 }
 
-func nativeConfig(w section.Worker, n section.Native) native.Config {
+func nativeConfig(w section.Worker, n section.Native, h Hooks) native.Config {
 	return native.Config{
 		Dir:      n.Dir,
 		Capacity: w.Capacity,
@@ -89,10 +87,11 @@ func nativeConfig(w section.Worker, n section.Native) native.Config {
 		},
 		Grace:           n.Grace,
 		NoNewPrivileges: n.NoNewPrivileges,
+		OrphanTimeout:   h.orphanTimeout(),
 	}
 }
 
-func dockerConfig(w section.Worker, c section.Docker, d Deployment) (docker.Config, error) {
+func dockerConfig(w section.Worker, c section.Docker, d Deployment, h Hooks) (docker.Config, error) {
 	addresses, err := netip.ParsePrefix(c.Addresses)
 	if err != nil {
 		return docker.Config{}, fmt.Errorf("docker.addresses: %w", err)
@@ -122,6 +121,7 @@ func dockerConfig(w section.Worker, c section.Docker, d Deployment) (docker.Conf
 			Privileged: allow.Privileged, DisableSeccomp: allow.DisableSeccomp, Ptrace: allow.Ptrace, KVM: allow.KVM,
 			LoopbackVideo: allow.LoopbackVideo, LoopbackAudio: allow.LoopbackAudio, SharedMemory: allow.HostSharedMemory,
 		},
+		OrphanTimeout: h.orphanTimeout(),
 	}, nil
 }
 

@@ -16,10 +16,10 @@ import (
 // does and where it runs, and with no cloud.
 type Lifecycle []interrupt.Source
 
-// NewLifecycle returns the sources. A worker without state, which a command runs
-// for its own end, has none.
+// NewLifecycle returns the sources. A worker that a command runs for its own end
+// has none.
 func NewLifecycle(l section.Lifecycle, w section.Worker, c section.Linux, d Deployment, h Hooks, a *activity.Source, client *taskcluster.Client, log *slog.Logger) (Lifecycle, error) {
-	if h.State == "" {
+	if !h.Service {
 		return nil, nil
 	}
 	drain := drainfile.New(drainfile.Config{Dir: h.State, Every: l.DrainInterval, Grace: AtOnce(w)}, log)
@@ -44,7 +44,7 @@ func AtOnce(w section.Worker) time.Duration {
 
 // ActivityConfig returns how much a worker does.
 func ActivityConfig(l section.Lifecycle, h Hooks) activity.Config {
-	if h.State == "" {
+	if !h.Service {
 		return activity.Config{}
 	}
 	return activity.Config{Idle: l.MaxIdle, Life: l.MaxLife}

@@ -34,12 +34,22 @@ import (
 // nothing.
 type Hooks struct {
 	Signals   *signals.Caught // nil: from when the worker is made
+	Service   bool            // the worker ends as it is configured, and not with the command
 	Temporary bool            // caches go with the worker
-	State     string          // directory for what the next process has to know; empty if there is none
+	State     string          // directory for what the next process has to know; empty if none comes
 	TakeOver  bool            // a worker that uses State is asked to make way
 	Handover  *Handover       // nil if the worker makes way for nobody
 	Decorate  func(tasklog.Recorder) tasklog.Recorder
 	Observe   func(worker.Report)
+}
+
+// orphanTimeout returns for how long a task goes on without a worker, as engines
+// have it: not at all, where no process comes to go on with it.
+func (h Hooks) orphanTimeout() time.Duration {
+	if h.State == "" {
+		return -1
+	}
+	return 0 // the default
 }
 
 // Parts are what a worker is made of. They are made in this order: signals have

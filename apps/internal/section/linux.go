@@ -12,7 +12,7 @@ import (
 // Linux is what there is to configure about every worker for Linux, but for who
 // it is and how much it takes on.
 type Linux struct {
-	State      string    `mapstructure:"state" computed:"state in native.dir" pattern:"^/" example:"/srv/state" doc:"The directory for what the next process has to know of running tasks: the journal, and task logs. One worker at a time can use it; its content is secret."`
+	State      string    `mapstructure:"state" computed:"state in native.dir; run and dev have a directory of their own" pattern:"^/" example:"/srv/state" doc:"The directory for what the next process has to know of running tasks: the journal, and task logs. One worker at a time can use it; its content is secret."`
 	Engine     string    `mapstructure:"engine" default:"native" oneof:"native docker" doc:"What executes tasks: processes of their own users, or containers."`
 	Native     Native    `mapstructure:"native"`
 	Docker     Docker    `mapstructure:"docker"`

@@ -14,6 +14,7 @@ import (
 func (b *broken) Reopen(testing.TB) engine.Engine { return b }
 
 func (b *broken) Last(tb testing.TB) engine.Engine {
+	tb.Helper()
 	b.Memory.Last(tb)
 	return b
 }
