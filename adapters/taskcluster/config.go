@@ -39,10 +39,11 @@ type Config struct {
 	PollTimeout time.Duration
 
 	// CancelGrace is how long a canceled Claim waits for the queue's answer
-	// before it closes the connection; 1 second. The queue forgets a request
+	// before it closes the connection; half a second. The queue forgets a request
 	// whose connection is closed, but if it grants a claim in the same moment,
 	// that claim is lost until it expires. The longer the grace, the surer it
-	// is that an answer under way arrives, and the slower the worker stops.
+	// is that an answer under way arrives, and the later are the reports of a
+	// worker that is stopped, which wait for it.
 	CancelGrace time.Duration
 
 	// StallTimeout is how long the transfer of an artifact may make no
@@ -83,7 +84,7 @@ func (c Config) withDefaults() (Config, error) {
 	}{
 		{&c.CallTimeout, 30 * time.Second},
 		{&c.PollTimeout, 30 * time.Second},
-		{&c.CancelGrace, time.Second},
+		{&c.CancelGrace, 500 * time.Millisecond},
 		{&c.StallTimeout, time.Minute},
 		{&c.RetryFor, 5 * time.Minute},
 	} {

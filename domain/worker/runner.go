@@ -327,8 +327,12 @@ func (r *runner) killSandbox(ctx context.Context) {
 	}
 }
 
-// report resolves the run on the queue.
+// report resolves the run on the queue. A run that the queue may repeat is not
+// resolved before this worker has ceased to ask for work, if it is being stopped.
 func (r *runner) report(ctx context.Context) run.Event {
+	if r.run.Resolution().Outcome == run.Exception && r.w.drain.working.Err() != nil {
+		r.w.asking.waitOver()
+	}
 	err := contain(func() error { return r.claim.Resolve(ctx, r.run.Resolution()) })
 	switch {
 	case err == nil:

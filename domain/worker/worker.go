@@ -109,6 +109,7 @@ type Worker struct {
 	left   atomic.Bool   // what there is belongs to the next process
 	moved  chan struct{} // holds a token after a run has come to another state
 	active sync.Map      // *runner → nil
+	asking asking        // the call for work that is in flight
 
 	resuming sync.WaitGroup // runs of an earlier process that may yet be resumed
 	settling sync.WaitGroup // for what follows that
@@ -207,7 +208,7 @@ func (w *Worker) claimWhileAllowed(ctx context.Context) {
 		if free == 0 || ctx.Err() != nil {
 			return
 		}
-		claims, err := w.deps.Queue.Claim(ctx, min(free, queue.MaxClaims))
+		claims, err := w.claim(ctx, min(free, queue.MaxClaims))
 		// Claims that came while the worker began to drain are run or
 		// reported like any other.
 		for _, c := range claims {
