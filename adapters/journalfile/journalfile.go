@@ -4,8 +4,10 @@
 // A file is a sequence of records, each with its length and a checksum before
 // it. The first one is the claim. What a crash has left half-written at the end
 // is dropped with the next record, and a file without a whole claim is removed;
-// what is damaged otherwise is moved aside for an operator to look at. Kinds of records that are not known, because a
-// later version of the worker has written them, are passed over.
+// what is damaged otherwise is moved aside for an operator to look at. A file that
+// the system does not let be read is left as it is: the task in it may be running.
+// Kinds of records that are not known, because a later version of the worker has
+// written them, are passed over.
 package journalfile
 
 import (
@@ -101,7 +103,8 @@ func (j *Journal) close() {
 	}
 }
 
-// Runs implements journal.Journal.
+// Runs implements journal.Journal. Its errors are those of the file system, with
+// the name of the file.
 func (j *Journal) Runs() ([]journal.Saved, error) {
 	found, err := os.ReadDir(j.dir)
 	if err != nil {
@@ -118,9 +121,12 @@ func (j *Journal) Runs() ([]journal.Saved, error) {
 			j.drop(path)
 			continue
 		}
-		if err != nil {
+		if errors.Is(err, errTorn) {
 			j.setAside(path, err)
 			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read journal: %w", err)
 		}
 		runs = append(runs, s)
 	}
@@ -128,7 +134,8 @@ func (j *Journal) Runs() ([]journal.Saved, error) {
 }
 
 // read returns the run that the file at path is about, and how much of the file
-// is good. It fails if there is no telling which run that is.
+// is good. It fails with errUnfinished or errTorn if there is no telling which run
+// that is, and with the error of the file system if the file cannot be read now.
 func (j *Journal) read(path string) (journal.Saved, int64, error) {
 	content, err := os.ReadFile(path) //nolint:gosec // G304: it is in the journal's directory
 	if err != nil {
@@ -153,7 +160,7 @@ func (j *Journal) drop(path string) {
 	j.tel.Count(context.Background(), Failures, 1)
 }
 
-// setAside has a file that cannot be read bother nobody but the operator.
+// setAside has a file that makes no sense bother nobody but the operator.
 func (j *Journal) setAside(path string, why error) {
 	err := os.Rename(path, path+aside)
 	j.log.ErrorContext(context.Background(), "journal of a run cannot be read and is set aside",

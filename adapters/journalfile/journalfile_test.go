@@ -3,6 +3,7 @@ package journalfile
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -202,6 +203,27 @@ func TestWhatCannotBeReadIsSetAside(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The task of a run whose file cannot be read today may be running.
+func TestWhatTheSystemDoesNotLetBeReadIsLeft(t *testing.T) {
+	d := newDisk(t)
+	d.open(t).Begin(saved)
+	j := d.open(t)
+	hidden := d.file() + ".hidden"
+	if err := os.Rename(d.file(), hidden); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(d.file(), 0o700); err != nil { // reading it fails for root, too
+		t.Fatal(err)
+	}
+	if got, err := j.Runs(); err == nil || !strings.Contains(err.Error(), d.file()) {
+		t.Errorf("runs are %v, and the error %v does not name the file", got, err)
+	}
+	if err := errors.Join(os.Remove(d.file()), os.Rename(hidden, d.file())); err != nil {
+		t.Fatal(err)
+	}
+	wantRuns(t, j, saved)
 }
 
 // A kill amid the first record leaves nothing that would be of use to anybody.

@@ -30,29 +30,35 @@ func (w *Worker) begin(c queue.Claim) *runner {
 }
 
 // resumeAll goes on with every run that an earlier process has left, and removes
-// what is left of any other.
-func (w *Worker) resumeAll(ctx context.Context) {
+// what is left of any other. If it cannot know all of these runs it touches none.
+//
+// Errors: ErrUnresumed.
+func (w *Worker) resumeAll(ctx context.Context) error {
 	if w.deps.Journal == nil {
 		w.orphans(ctx, nil)
 		w.settle(ctx)
-		return
+		return nil
 	}
 	saved, err := w.deps.Journal.Runs()
 	if err != nil {
-		w.deps.Log.ErrorContext(ctx, "what an earlier process has left is not known", slog.Any("error", err))
+		return fmt.Errorf("%w: %w", ErrUnresumed, err)
 	}
+	entries := make([]journal.Entry, len(saved))
 	known := map[task.RunID]bool{}
-	ids := make([]task.RunID, 0, len(saved))
-	for _, s := range saved {
+	ids := make([]task.RunID, len(saved))
+	for i, s := range saved {
+		if entries[i], err = w.deps.Journal.Resume(s.Run); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnresumed, err)
+		}
 		known[s.Run] = true
-		ids = append(ids, s.Run)
+		ids[i] = s.Run
 	}
 	if err := w.deps.Logs.Keep(ids...); err != nil {
 		w.deps.Log.WarnContext(ctx, "remove logs that were left", slog.Any("error", err))
 	}
 	orphans := w.orphans(ctx, known)
-	for _, s := range saved {
-		r, err := w.resume(s, orphans[s.Run])
+	for i, s := range saved {
+		r, err := w.resume(s, entries[i], orphans[s.Run])
 		if err != nil {
 			w.deps.Log.ErrorContext(ctx, "a run of an earlier process is lost", slog.String("run", s.Run.String()), slog.Any("error", err))
 			if orphans[s.Run] {
@@ -72,6 +78,7 @@ func (w *Worker) resumeAll(ctx context.Context) {
 		w.resuming.Wait()
 		w.settle(ctx)
 	})
+	return nil
 }
 
 // settle tells the plugins that no more runs are resumed.
@@ -117,11 +124,7 @@ func (w *Worker) discard(ctx context.Context, id task.RunID) {
 }
 
 // resume makes the runner of a run that an earlier process has left.
-func (w *Worker) resume(s journal.Saved, orphan bool) (*runner, error) {
-	entry, err := w.deps.Journal.Resume(s.Run)
-	if err != nil {
-		return nil, fmt.Errorf("resume journal: %w", err)
-	}
+func (w *Worker) resume(s journal.Saved, entry journal.Entry, orphan bool) (*runner, error) {
 	c, err := w.deps.Queue.Resume(s.Saved)
 	if err != nil {
 		entry.Forget()

@@ -422,3 +422,54 @@ func TestSandboxesAreDiscardedWithoutAJournal(t *testing.T) {
 		}
 	})
 }
+
+// unreadable is a journal with an entry that cannot be read for now.
+type unreadable struct {
+	journal.Journal
+	runs, resume error // of these methods, if not nil
+}
+
+func (u unreadable) Runs() ([]journal.Saved, error) {
+	if u.runs != nil {
+		return nil, u.runs
+	}
+	return u.Journal.Runs()
+}
+
+func (u unreadable) Resume(id task.RunID) (journal.Entry, error) {
+	if u.resume != nil {
+		return nil, u.resume
+	}
+	return u.Journal.Resume(id)
+}
+
+func TestWorkerThatCannotReadItsJournalTouchesNothing(t *testing.T) {
+	passing := errors.New("too many open files")
+	for name, broken := range map[string]unreadable{
+		"as it looks for runs": {runs: passing},
+		"as it resumes one":    {resume: passing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				j := new(journaltest.Memory)
+				id := f.leave(j, "ok", journal.Reached{State: run.Running}, journal.Started{At: time.Now()})
+				broken.Journal = j
+				e := &enduringEngine{scriptedEngine: f.engine, orphans: []task.RunID{id}}
+				f.deps.Engine, f.deps.Journal = e, broken
+				claims := len(f.queue.Calls())
+				f.start()
+				if err := f.stopped(); !errors.Is(err, passing) || !errors.Is(err, worker.ErrUnresumed) {
+					f.Errorf("the worker ended with %v", err)
+				}
+				if len(e.discarded) > 0 || f.logs.Text(id) == "" || len(f.queue.Calls()) > claims {
+					f.Errorf("discarded %v, log %q, calls of the queue %v", e.discarded, f.logs.Text(id), f.queue.Calls()[claims:])
+				}
+				f.deps.Journal = j // which the next process can read
+				f.start()
+				f.expect(id, completed, "said before")
+				f.shutDown()
+				f.forgotten(j)
+			})
+		})
+	}
+}

@@ -42,6 +42,10 @@ var ErrUnhealthy = errors.New("worker: too many internal errors in a row")
 // ErrLeft is returned by [Worker.Run] after [Worker.MakeWay].
 var ErrLeft = errors.New("worker: the next process goes on with the runs")
 
+// ErrUnresumed is returned by [Worker.Run] when it cannot know what an earlier
+// process has left. Its tasks may be running, and the next process may know.
+var ErrUnresumed = errors.New("worker: what an earlier process has left cannot be read")
+
 // Config is what an operator may choose about a worker. The zero value of a
 // duration or count stands for its default.
 type Config struct {
@@ -164,7 +168,7 @@ func (w *Worker) PayloadSchema() []byte { return w.schema.Document() }
 // ctx is an interruption that leaves no time. It must be called once.
 //
 // Errors: ErrUnhealthy; ErrLeft, after MakeWay, maybe with runs that the process
-// must end in the middle of.
+// must end in the middle of; ErrUnresumed, before anything was done.
 func (w *Worker) Run(ctx context.Context) error {
 	defer w.leave()
 	w.drain = newDrain(w.cfg.Lead, w.cfg.Grace, w.deps.Log)
@@ -176,7 +180,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopClaiming()
 	defer context.AfterFunc(w.stay, stopClaiming)()
 
-	w.resumeAll(ctx)
+	if err := w.resumeAll(ctx); err != nil {
+		w.drain.close()
+		return err
+	}
 	w.claimWhileAllowed(claiming)
 	if w.slots.spent() {
 		w.drain.notice(interrupt.Notice{Cause: fmt.Sprintf("number of tasks reached: %d", w.cfg.Tasks)})

@@ -9,16 +9,17 @@ import (
 // Journal keeps what has to outlive the worker's process of each run. Its
 // methods are safe for concurrent use.
 //
-// Storage that fails costs the next process some of what it could have known,
-// but never a run: implementations log and count it, and go on. Methods that
-// return no error thus always succeed for the caller.
+// Storage that cannot be written costs the next process some of what it could
+// have known, but never a run: implementations log and count it, and go on.
+// Methods that return no error thus always succeed for the caller.
 type Journal interface {
 	// Runs returns what earlier processes have left, in no particular order.
 	// It is called before the first Begin and Resume.
 	//
-	// Errors: what kept the journal as a whole from being read. A run of which
-	// nothing can be read is left out, and one of which the end cannot be read
-	// is returned without it.
+	// Errors: what kept the journal, or the entry of any run, from being read
+	// this time. All entries are then as they were, for a later process to read.
+	// A run whose entry is damaged from the start is left out, and one of which
+	// the end is damaged is returned without it.
 	Runs() ([]Saved, error)
 
 	// Begin starts the entry of a run that was claimed, in place of any that
@@ -28,7 +29,8 @@ type Journal interface {
 
 	// Resume goes on with an entry of an earlier process.
 	//
-	// Errors: fs.ErrNotExist, if there is none.
+	// Errors: fs.ErrNotExist, if there is none; any other leaves the entry as
+	// it was, for a later process to read.
 	Resume(id task.RunID) (Entry, error)
 }
 

@@ -66,7 +66,8 @@ func (a *Assembly) work(ctx context.Context, log *slog.Logger) (over bool, err e
 		a.Hooks.Handover.made()
 		return false, nil
 	} else if err != nil {
-		return true, err
+		// Whoever starts the worker again lets it go on with its runs.
+		return !errors.Is(err, worker.ErrUnresumed), err
 	}
 	log.InfoContext(ctx, "worker stopped")
 	return true, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/identity"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt/interrupttest"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/telemetry"
 )
 
@@ -46,9 +48,14 @@ func (l *life) Retire(ctx context.Context, why string) error {
 	return errors.Join(ctx.Err(), l.refusal)
 }
 
+// unreadable is a journal that the system does not let be read.
+type unreadable struct{ journal.Journal }
+
+func (unreadable) Runs() ([]journal.Saved, error) { return nil, syscall.EMFILE }
+
 // newAssembly returns a worker of an embedded queue, which a notice or MakeWay
 // ends.
-func newAssembly(t *testing.T, server *devqueue.Server, l *life, token string) (*Assembly, *interrupttest.Memory) {
+func newAssembly(t *testing.T, server *devqueue.Server, l *life, token string, j journal.Journal) (*Assembly, *interrupttest.Memory) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	d := Deployment{
@@ -67,7 +74,7 @@ func newAssembly(t *testing.T, server *devqueue.Server, l *life, token string) (
 	cfg := WorkerConfig(section.Worker{Capacity: 1}, section.Lifecycle{}, Hooks{}, d, Program{Name: "test"})
 	w, err := worker.New(cfg, NewDeps(Parts{
 		Interrupts: []interrupt.Source{notices}, Queue: taskcluster.NewQueue(client), Engine: IdleEngine(section.Linux{}),
-		Telemetry: telemetry.Off{}, Log: log,
+		Journal: j, Telemetry: telemetry.Off{}, Log: log,
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +97,7 @@ func TestWork(t *testing.T) {
 		name    string
 		prepare func(*Assembly, *interrupttest.Memory)
 		token   string
+		journal journal.Journal
 		refusal error
 		fails   bool
 		want    []string
@@ -125,10 +133,16 @@ func TestWork(t *testing.T) {
 			token:   "wrong", fails: true,
 			want: []string{"closed"},
 		},
+		{
+			name:    "a journal that cannot be read for now",
+			prepare: func(*Assembly, *interrupttest.Memory) {},
+			journal: unreadable{}, fails: true,
+			want: []string{"reported startup-error", "closed"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := &life{refusal: tt.refusal}
-			a, notices := newAssembly(t, server, l, tt.token)
+			a, notices := newAssembly(t, server, l, tt.token, tt.journal)
 			tt.prepare(a, notices)
 			err := a.Work(t.Context(), func() { l.events = append(l.events, "closed") }, slog.New(slog.DiscardHandler))
 			if (err != nil) != tt.fails {
