@@ -210,7 +210,7 @@ func (e *Engine) reach(ctx context.Context) error {
 		giveUp = giveUp.Add(e.config.DaemonPatience)
 	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		_, err := e.daemon.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+		err := e.ping(ctx)
 		if err == nil || ctx.Err() != nil || time.Now().After(giveUp) {
 			return err
 		}
@@ -219,6 +219,24 @@ func (e *Engine) reach(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// silence is after how long without an answer of the daemon somebody is told.
+const silence = 5 * time.Second
+
+// ping asks the daemon whether it is there, and which version of its API it has.
+func (e *Engine) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTime, fmt.Errorf("no answer within %v", callTime))
+	defer cancel()
+	told := time.AfterFunc(silence, func() {
+		e.log.WarnContext(ctx, "docker daemon does not answer: waiting for it", slog.String("host", e.daemon.DaemonHost()))
+	})
+	defer told.Stop()
+	_, err := e.daemon.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // Name implements engine.Engine.

@@ -16,6 +16,7 @@ type Caught struct {
 	received chan os.Signal
 	kept     chan received // has room for more than can matter
 	first    chan struct{} // closed with the first signal
+	second   chan struct{} // closed with the second
 	release  func()
 }
 
@@ -47,7 +48,7 @@ func Catch() *Caught {
 }
 
 func newCaught() *Caught {
-	return &Caught{received: make(chan os.Signal, room), kept: make(chan received, room), first: make(chan struct{})}
+	return &Caught{received: make(chan os.Signal, room), kept: make(chan received, room), first: make(chan struct{}), second: make(chan struct{})}
 }
 
 // Release gives the signals back their effect.
@@ -57,9 +58,14 @@ func (c *Caught) Release() { c.release() }
 // whoever waits or not.
 func (c *Caught) keep() {
 	defer close(c.kept)
-	first := sync.OnceFunc(func() { close(c.first) })
+	n := 0
 	for sig := range c.received {
-		first()
+		switch n++; n {
+		case 1:
+			close(c.first)
+		case 2:
+			close(c.second)
+		}
 		select {
 		case c.kept <- received{sig, time.Now()}:
 		default:
@@ -67,22 +73,24 @@ func (c *Caught) keep() {
 	}
 }
 
-// Context returns a context that ends with the first signal, which may have come
-// already: for what precedes any task. The signal is announced all the same by
-// the Source.
-func (c *Caught) Context(ctx context.Context) (context.Context, context.CancelFunc) {
+// Context returns a context that ends a while after the first signal, or with the
+// second, whether they are still to come or not: for what precedes any task. The
+// Source announces the signals all the same.
+func (c *Caught) Context(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	select {
-	case <-c.first:
-		cancel()
-		return ctx, cancel
-	default:
-	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		defer cancel()
 		select {
 		case <-c.first:
-			cancel()
+		case <-ctx.Done():
+			return
+		}
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-c.second:
 		case <-ctx.Done():
 		}
 	})

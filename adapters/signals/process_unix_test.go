@@ -115,36 +115,6 @@ func TestFinish(t *testing.T) {
 	}
 }
 
-// What precedes any task ends with a signal, whether that came before or while it
-// was done; the signal counts for what follows, too.
-func TestContext(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1} {
-		t.Run(name(sig), func(t *testing.T) {
-			c := Catch()
-			s, release := New(Config{}, c)
-			defer release()
-			before, stop := c.Context(t.Context())
-			defer stop()
-			if err := before.Err(); err != nil {
-				t.Errorf("context without a signal: %v", err)
-			}
-			if err := syscall.Kill(os.Getpid(), sig); err != nil {
-				t.Fatal(err)
-			}
-			<-before.Done()
-			after, stop := c.Context(t.Context())
-			defer stop()
-			if after.Err() == nil {
-				t.Error("a context that is made after the signal has not ended")
-			}
-			n, err := s.Wait(t.Context())
-			if err != nil || n.Cause != name(sig) {
-				t.Errorf("source announces %v, %v", n, err)
-			}
-		})
-	}
-}
-
 // A process of its own, because the last of the signals ends it.
 func TestProcess(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0])

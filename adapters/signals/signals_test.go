@@ -1,6 +1,7 @@
 package signals
 
 import (
+	"context"
 	"os"
 	"syscall"
 	"testing"
@@ -55,6 +56,43 @@ func TestNotices(t *testing.T) {
 				start := time.Now()
 				if diff := cmp.Diff(tt.want(start), announced(t, tt.cfg, tt.signals)); diff != "" {
 					t.Errorf("notices (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestContext(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		patience time.Duration
+		signals  []time.Duration // when they come
+		made     time.Duration   // when the context is
+		want     time.Duration   // when it ends
+	}{
+		{"the first signal ends it", 0, []time.Duration{time.Second}, 0, time.Second},
+		{"a signal has come before", 0, []time.Duration{time.Second}, time.Minute, time.Minute},
+		{"with patience", 5 * time.Second, []time.Duration{time.Second}, 0, 6 * time.Second},
+		{"the second one ends patience", 5 * time.Second, []time.Duration{time.Second, 3 * time.Second, 4 * time.Second}, 0, 3 * time.Second},
+		{"no signal", 0, nil, 0, time.Hour},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				c := newCaught()
+				go c.keep()
+				defer close(c.received)
+				for _, at := range tt.signals {
+					time.AfterFunc(at, func() { c.received <- syscall.SIGTERM })
+				}
+				<-time.After(tt.made)
+				parent, cancel := context.WithTimeout(t.Context(), time.Hour-tt.made)
+				defer cancel()
+				ctx, stop := c.Context(parent, tt.patience)
+				defer stop()
+				<-ctx.Done()
+				if got := time.Since(start); got != tt.want {
+					t.Errorf("the context ends after %v, want %v", got, tt.want)
 				}
 			})
 		})

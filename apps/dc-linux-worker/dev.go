@@ -70,7 +70,7 @@ to create tasks there.`,
 func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err error) {
 	caught := signals.Catch()
 	defer caught.Release()
-	early, stop := caught.Context(ctx)
+	early, stop := caught.Context(ctx, 0)
 	defer stop()
 	dir, leave, err := l.settleIn(o.data)
 	if err != nil {
@@ -81,14 +81,16 @@ func dev(ctx context.Context, o devOptions, l loaded, s command.Streams) (err er
 	if o.data != "" { // another process comes for it
 		hooks = parts.Hooks{Signals: caught, State: l.StateDir()}
 	}
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks,
+	e, shut, err := composeEmbedded(early, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue"), Listen: o.listen}, hooks,
 		command.NewLog(l.Log.Format, l.Log.Level, s.Err))
-	if err != nil {
-		return err
+	if err == nil {
+		defer shut()
 	}
-	defer shut()
 	if early.Err() != nil {
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	if _, err := fmt.Fprint(s.Out, usage(e.Queue, l.Worker.Pool)); err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -175,7 +176,41 @@ func stopWhileRegistering(t *testing.T, sig syscall.Signal) {
 	if err := p.end(t); err == nil {
 		t.Error("the worker exits with 0")
 	}
-	if got, want := p.stderr.String(), "dc-linux-worker: stopped before the worker has joined its pool\n"; got != want {
+	if got, want := p.stderr.String(), "dc-linux-worker: stopped before the worker has started\n"; got != want {
 		t.Errorf("the worker says %q, want %q", got, want)
 	}
+}
+
+// A worker that is told to stop, and then hurried, while its Docker daemon takes
+// calls but answers none.
+func TestStopsWhileDockerHangs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "worker: {capacity: 1}", devqueue.Config{})
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	daemon, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = daemon.Close() })
+	dir := t.TempDir()
+	file := filepath.Join(dir, "worker.yml")
+	content := "worker: {pool: proj/test, group: g, id: w}\nengine: docker\ndocker: {host: 'unix://" + socket + "'}\nnative: {dir: " + dir + "}\n"
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := startProgram(t, b, "start", "--config", file)
+	call, err := daemon.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer call.Close()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		if err := p.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.end(t); err == nil {
+		t.Error("the worker exits with 0")
+	}
+	p.says(t, "stopped before the worker has started")
 }

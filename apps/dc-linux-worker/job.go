@@ -50,7 +50,7 @@ type job struct {
 func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 	caught := signals.Catch()
 	defer caught.Release()
-	early, stop := caught.Context(ctx)
+	early, stop := caught.Context(ctx, 0)
 	defer stop()
 	dir, leave, err := l.settleIn("")
 	if err != nil {
@@ -61,7 +61,7 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
 	j.over = make(chan struct{}, 1)
-	e, shut, err := composeEmbedded(ctx, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, parts.Hooks{
+	e, shut, err := composeEmbedded(early, l.config, devqueue.Config{Dir: filepath.Join(dir, "queue")}, parts.Hooks{
 		Signals:   caught,
 		Temporary: l.isDefault("caches.table"),
 		Decorate: func(r tasklog.Recorder) tasklog.Recorder {
@@ -70,12 +70,14 @@ func (j *job) run(ctx context.Context, l loaded) (res result, err error) {
 		},
 		Observe: j.observe,
 	}, command.NewLog(l.Log.Format, l.Log.Level, j.streams.Err))
-	if err != nil {
-		return res, err
+	if err == nil {
+		defer shut()
 	}
-	defer shut()
 	if early.Err() != nil {
 		return res, errInterrupted
+	}
+	if err != nil {
+		return res, err
 	}
 	queue, disconnect := client.New(e.Queue.RootURL(), e.Queue.Credentials())
 	defer disconnect()

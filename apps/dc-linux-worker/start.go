@@ -111,7 +111,10 @@ func joinAndWork(ctx context.Context, from setting.Sources, l loaded, o startOpt
 	if err == nil {
 		log = command.NewLog(l.Log.Format, l.Log.Level, s.Err)
 		o.hooks.Service, o.hooks.State = true, l.StateDir()
-		a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, o.hooks, log)
+		err = parts.UnlessStopped(ctx, o.hooks.Signals, func(ctx context.Context) (err error) {
+			a, shut, err = composeWorker(ctx, l.config, l.deployment(j.Deployment), j.membership, o.hooks, log)
+			return err
+		})
 	}
 	if err != nil {
 		if j.Identity != nil {

@@ -75,7 +75,12 @@ func start(ctx context.Context, from setting.Sources, h parts.Hooks, s command.S
 		return err
 	}
 	defer leave()
-	a, shutWorker, err := compose(ctx, from, j, metadata, h, s)
+	var a *parts.Assembly
+	var shutWorker func()
+	err = parts.UnlessStopped(ctx, h.Signals, func(ctx context.Context) (err error) {
+		a, shutWorker, err = compose(ctx, from, j, metadata, h, s)
+		return err
+	})
 	if err != nil {
 		parts.Report(ctx, j.Identity, err, log)
 		return err

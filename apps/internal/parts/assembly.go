@@ -30,7 +30,7 @@ type Assembly struct {
 // has made way for the next process.
 func (a *Assembly) Work(ctx context.Context, shut func(), log *slog.Logger) error {
 	over, err := a.work(ctx, log)
-	if err != nil && reportable(err) {
+	if err != nil {
 		Report(ctx, a.Identity, err, log)
 	}
 	if over {
@@ -73,9 +73,12 @@ func (a *Assembly) work(ctx context.Context, log *slog.Logger) (over bool, err e
 	return true, nil
 }
 
-// Report shows what ends the worker to the operators of its pool, where they
-// can be reached.
+// Report shows what ends the worker to the operators of its pool, where that is
+// news to them and they can be reached.
 func Report(ctx context.Context, who identity.Provider, failure error, log *slog.Logger) {
+	if !reportable(failure) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removal)
 	defer cancel()
 	kind, title := "startup-error", "The worker cannot start"
@@ -88,8 +91,12 @@ func Report(ctx context.Context, who identity.Provider, failure error, log *slog
 	}
 }
 
-// reportable reports whether an error lets the deployment be told of it.
+// reportable reports whether an error is one that the deployment is to be told of,
+// and lets it be.
 func reportable(err error) bool {
+	if errors.Is(err, errStopped) {
+		return false
+	}
 	_, refused := errors.AsType[*taskcluster.CredentialsError](err)
 	_, unreachable := errors.AsType[*taskcluster.UnreachableError](err)
 	return !refused && !unreachable
@@ -117,7 +124,7 @@ func (a *Assembly) remove(ctx context.Context, log *slog.Logger) {
 // verify returns why the deployment does not let the worker work. It ends with a
 // signal, which the worker then finds waiting.
 func verify(ctx context.Context, c *taskcluster.Client, caught *signals.Caught) error {
-	ctx, stop := caught.Context(ctx)
+	ctx, stop := caught.Context(ctx, 0)
 	defer stop()
 	err := c.Verify(ctx)
 	if ctx.Err() != nil {

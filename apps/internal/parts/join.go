@@ -59,14 +59,21 @@ func Join(ctx context.Context, c section.Linux, d Deployment, provider string, p
 	return Joined{who, d, setting.Document{Name: "worker pool " + d.Worker.Pool, Content: settings}}, leave, nil
 }
 
-// UnlessStopped has join make the worker one of its pool, unless the process is
-// told to stop before that is done.
-func UnlessStopped(ctx context.Context, c *signals.Caught, join func(context.Context) error) error {
-	ctx, stop := c.Context(ctx)
+// errStopped says that a worker was told to stop while it was starting.
+var errStopped = errors.New("stopped before the worker has started")
+
+// startPatience is how long a worker that is told to stop may still be starting:
+// then it can report the tasks of the process before it.
+const startPatience = 5 * time.Second
+
+// UnlessStopped takes a step of a worker's start, unless the process is told to
+// stop well before that is done.
+func UnlessStopped(ctx context.Context, c *signals.Caught, step func(context.Context) error) error {
+	ctx, stop := c.Context(ctx, startPatience)
 	defer stop()
-	err := join(ctx)
+	err := step(ctx)
 	if err != nil && ctx.Err() != nil {
-		return errors.New("stopped before the worker has joined its pool")
+		return errStopped
 	}
 	return err
 }
