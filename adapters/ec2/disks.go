@@ -24,8 +24,8 @@ type DiskConfig struct {
 
 // PrepareDisks has the space of all instance-store disks that nobody uses be in
 // a directory. It may be called again, after a start of the machine too: disks
-// that were prepared keep what is on them for as long as the machine does. On a
-// machine without such disks it does nothing.
+// that were prepared keep what is on them for as long as the machine does, and
+// where it failed, it goes on. On a machine without such disks it does nothing.
 func PrepareDisks(ctx context.Context, cfg DiskConfig, log *slog.Logger) error {
 	l, err := readLayout("/")
 	if err != nil {
@@ -71,6 +71,7 @@ const (
 type layout struct {
 	unused  []string        // devices of instance-store disks that nobody uses, sorted
 	labeled string          // the device with the file system that was made before; empty if there is none
+	array   string          // the device that several disks were made before, if nobody uses it; or empty
 	mounted map[string]bool // by mount point
 }
 
@@ -81,11 +82,14 @@ func planDisks(l layout, cfg DiskConfig) [][]string {
 	if !l.mounted[cfg.Dir] {
 		device := l.labeled
 		if device == "" {
-			if len(l.unused) == 0 {
+			switch {
+			case l.array != "": // and that was all
+				device = l.array
+			case len(l.unused) == 0:
 				return nil
-			}
-			device = l.unused[0]
-			if len(l.unused) > 1 {
+			case len(l.unused) == 1:
+				device = l.unused[0]
+			default:
 				device = arrayName
 				// Nobody is there to answer questions.
 				step(append([]string{
@@ -94,8 +98,10 @@ func planDisks(l layout, cfg DiskConfig) [][]string {
 				}, l.unused...)...)
 			}
 			// The disks come trimmed, and what belongs to root alone is not
-			// worth a share of them.
-			step("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", "-L", diskLabel, device)
+			// worth a share of them. The label comes last, so that a file system
+			// that has it is whole.
+			step("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", device)
+			step("e2label", device, diskLabel)
 		}
 		step("mkdir", "-p", cfg.Dir)
 		step("mount", "-o", "noatime", device, cfg.Dir)
@@ -136,6 +142,11 @@ func readLayout(root string) (layout, error) {
 	}
 	if target, err := os.Readlink(filepath.Join(root, "dev/disk/by-label", diskLabel)); err == nil {
 		l.labeled = filepath.Join("/dev/disk/by-label", target)
+	}
+	if target, err := os.Readlink(filepath.Join(root, arrayName)); err == nil {
+		if device := filepath.Join(filepath.Dir(arrayName), target); !used[device] && !used[arrayName] {
+			l.array = device
+		}
 	}
 	blocks, err := filepath.Glob(filepath.Join(root, "sys/block/*"))
 	if err != nil {

@@ -22,7 +22,8 @@ func TestPlanDisks(t *testing.T) {
 		{
 			name: "one disk", layout: layout{unused: []string{"/dev/nvme1n1"}},
 			want: []string{
-				"mkfs.ext4 -q -F -m 0 -E nodiscard -L taskcluster /dev/nvme1n1",
+				"mkfs.ext4 -q -F -m 0 -E nodiscard /dev/nvme1n1",
+				"e2label /dev/nvme1n1 taskcluster",
 				"mkdir -p /var/lib/worker",
 				"mount -o noatime /dev/nvme1n1 /var/lib/worker",
 			},
@@ -32,12 +33,26 @@ func TestPlanDisks(t *testing.T) {
 			binds: []string{"/var/lib/docker"},
 			want: []string{
 				"mdadm --create /dev/md/taskcluster --run --level=0 --homehost=any --raid-devices=2 /dev/nvme1n1 /dev/nvme2n1",
-				"mkfs.ext4 -q -F -m 0 -E nodiscard -L taskcluster /dev/md/taskcluster",
+				"mkfs.ext4 -q -F -m 0 -E nodiscard /dev/md/taskcluster",
+				"e2label /dev/md/taskcluster taskcluster",
 				"mkdir -p /var/lib/worker",
 				"mount -o noatime /dev/md/taskcluster /var/lib/worker",
 				"mkdir -p /var/lib/worker/bound/var-lib-docker /var/lib/docker",
 				"mount --bind /var/lib/worker/bound/var-lib-docker /var/lib/docker",
 			},
+		},
+		{
+			name: "an array without a file system", layout: layout{array: "/dev/md127"},
+			want: []string{
+				"mkfs.ext4 -q -F -m 0 -E nodiscard /dev/md127",
+				"e2label /dev/md127 taskcluster",
+				"mkdir -p /var/lib/worker",
+				"mount -o noatime /dev/md127 /var/lib/worker",
+			},
+		},
+		{
+			name: "an array with its file system", layout: layout{array: "/dev/md127", labeled: "/dev/md127"},
+			want: []string{"mkdir -p /var/lib/worker", "mount -o noatime /dev/md127 /var/lib/worker"},
 		},
 		{
 			name: "after a reboot", layout: layout{labeled: "/dev/md127"},
@@ -110,6 +125,7 @@ func TestReadLayout(t *testing.T) {
 		"sys/block/nvme6n1/holders/md127":        "",
 		"sys/block/loop0/size":                   "0\n",
 		"dev/disk/by-label/" + diskLabel:         "-> ../../md127",
+		arrayName:                                "-> ../md127",
 		"dev/disk/by-label/cloudimg-rootfs-what": "-> ../../nvme0n1p1",
 	})
 	got, err := readLayout(root)
@@ -119,10 +135,52 @@ func TestReadLayout(t *testing.T) {
 	want := layout{
 		unused:  []string{"/dev/nvme1n1", "/dev/nvme2n1"},
 		labeled: "/dev/md127",
+		array:   "/dev/md127",
 		mounted: map[string]bool{"/": true, "/scratch": true},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(layout{})); diff != "" {
 		t.Errorf("layout (-want +got):\n%s", diff)
+	}
+}
+
+func TestReadLayoutLeavesAnArrayThatIsUsed(t *testing.T) {
+	t.Parallel()
+	got, err := readLayout(machine(t, map[string]string{
+		"proc/self/mounts": "/dev/md127 /elsewhere xfs rw 0 0\n",
+		arrayName:          "-> ../md127",
+	}))
+	if err != nil || got.array != "" {
+		t.Errorf("layout is %+v, %v", got, err)
+	}
+}
+
+// A file system that was not made to its end has no label to be found by.
+func TestFileSystemIsWholeOnceItIsLabeled(t *testing.T) {
+	t.Parallel()
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	label := func() string {
+		content, err := os.ReadFile(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const at = 1024 + 0x78 // of the volume's name, in the superblock
+		return strings.TrimRight(string(content[at:at+16]), "\x00")
+	}
+	want := map[string]string{"mkfs.ext4": "", "e2label": diskLabel}
+	for _, step := range planDisks(layout{unused: []string{disk}}, DiskConfig{Dir: "/somewhere"}) {
+		labeled, ok := want[step[0]]
+		if !ok {
+			continue
+		}
+		if err := runStep(t.Context(), step); err != nil {
+			t.Fatal(err)
+		}
+		if got := label(); got != labeled {
+			t.Errorf("after %v the label is %q, want %q", step, got, labeled)
+		}
 	}
 }
 
