@@ -9,28 +9,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A task that watches as many files as the kernel lets the user root watch must
-// not keep other tasks from their logs.
+// A task that watches as many files as the kernel lets the user root watch, or as
+// often, must not keep other tasks from their logs, nor the worker from starting.
 func TestFilesAreWatchedWhereTasksHaveUsedUpWhatCanBe(t *testing.T) {
-	w, err := newWatcher()
-	if err != nil {
-		t.Fatal(err)
+	exhausted := func(err error) func(string) (int, error) {
+		return func(string) (int, error) { return -1, err }
 	}
-	defer w.close()
-	path := filepath.Join(t.TempDir(), "transcript")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	add := w.add
 	for _, tt := range []struct {
 		title string
-		add   func(string) (int, error)
+		init  func(int) (int, error)
+		add   func(string) (int, error) // nil for the kernel's
 	}{
-		{"none is used", add},
-		{"all are used", func(string) (int, error) { return -1, unix.ENOSPC }},
+		{"none is used", unix.InotifyInit1, nil},
+		{"all watches are used", unix.InotifyInit1, exhausted(unix.ENOSPC)},
+		{"the kernel has no memory for a watch", unix.InotifyInit1, exhausted(unix.ENOMEM)},
+		{"all instances are used", func(int) (int, error) { return -1, unix.EMFILE }, nil},
+		{"no more files can be opened", func(int) (int, error) { return -1, unix.ENFILE }, nil},
 	} {
 		t.Run(tt.title, func(t *testing.T) {
-			w.add = tt.add
+			w, err := watcherBy(tt.init)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.close()
+			if tt.add != nil {
+				w.add = tt.add
+			}
+			path := filepath.Join(t.TempDir(), "transcript")
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			changed, stop, err := w.watch(path)
 			if err != nil {
 				t.Fatal(err)
