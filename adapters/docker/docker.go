@@ -90,6 +90,7 @@ type Engine struct {
 	shift    shift
 	groups   *cgroup.Tree // nil if containers are not in groups of the worker's
 	watcher  *watcher
+	dataRoot string // see DataRoot
 
 	dir       string // Config.Dir, or a temporary one
 	temporary bool
@@ -183,6 +184,7 @@ func (e *Engine) open(ctx context.Context, imagesOf ImagesOf) (err error) {
 		return fmt.Errorf("docker: ask the daemon about itself: %w", err)
 	}
 	e.shift = shiftOf(info.Info, e.config.UserNamespace)
+	e.dataRoot = localRoot(e.daemon.DaemonHost(), info.Info)
 	version, err := e.daemon.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
 		return fmt.Errorf("docker: ask the daemon about itself: %w", err)

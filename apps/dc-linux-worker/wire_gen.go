@@ -56,7 +56,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		cleanup()
 		return nil, nil, err
 	}
-	partsLifecycle, err := parts.NewLifecycle(lifecycle, sectionWorker, linux, d, h, activitySource, client, log)
+	journal, cleanup5, err := parts.NewJournal(ctx, h, telemetry, log)
 	if err != nil {
 		cleanup4()
 		cleanup3()
@@ -64,10 +64,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		cleanup()
 		return nil, nil, err
 	}
-	mainPreemption, cleanup5 := newPreemption(c, h, log)
-	v := interrupts(source, partsLifecycle, mainPreemption, m)
-	queue := taskcluster.NewQueue(client)
-	journal, cleanup6, err := parts.NewJournal(ctx, h, telemetry, log)
+	engine, cleanup6, err := parts.NewEngine(ctx, sectionWorker, linux, d, h, journal, log)
 	if err != nil {
 		cleanup5()
 		cleanup4()
@@ -76,7 +73,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		cleanup()
 		return nil, nil, err
 	}
-	engine, cleanup7, err := parts.NewEngine(ctx, sectionWorker, linux, d, h, journal, log)
+	partsLifecycle, err := parts.NewLifecycle(lifecycle, sectionWorker, linux, d, h, activitySource, client, engine, log)
 	if err != nil {
 		cleanup6()
 		cleanup5()
@@ -86,6 +83,9 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		cleanup()
 		return nil, nil, err
 	}
+	mainPreemption, cleanup7 := newPreemption(c, h, log)
+	v := interrupts(source, partsLifecycle, mainPreemption, m)
+	queue := taskcluster.NewQueue(client)
 	envConfig := parts.EnvConfig(d)
 	plugin := env.New(envConfig, telemetry)
 	maxruntimeConfig := parts.MaxRunTimeConfig(sectionWorker)

@@ -61,17 +61,6 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 		cleanup()
 		return nil, nil, err
 	}
-	partsLifecycle, err := parts.NewLifecycle(lifecycle, sectionWorker, linux, deployment, h, activitySource, client, log)
-	if err != nil {
-		cleanup5()
-		cleanup4()
-		cleanup3()
-		cleanup2()
-		cleanup()
-		return nil, nil, err
-	}
-	v := interrupts(source, interruptions, partsLifecycle, j)
-	queue := taskcluster.NewQueue(client)
 	journal, cleanup6, err := parts.NewJournal(ctx, h, telemetry, log)
 	if err != nil {
 		cleanup5()
@@ -91,6 +80,19 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 		cleanup()
 		return nil, nil, err
 	}
+	partsLifecycle, err := parts.NewLifecycle(lifecycle, sectionWorker, linux, deployment, h, activitySource, client, engine, log)
+	if err != nil {
+		cleanup7()
+		cleanup6()
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	v := interrupts(source, interruptions, partsLifecycle, j)
+	queue := taskcluster.NewQueue(client)
 	envConfig := parts.EnvConfig(deployment)
 	plugin := env.New(envConfig, telemetry)
 	maxruntimeConfig := parts.MaxRunTimeConfig(sectionWorker)

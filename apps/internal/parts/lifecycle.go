@@ -9,6 +9,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/adapters/pressure"
 	"github.com/taskcluster/taskcluster-worker/adapters/taskcluster"
 	"github.com/taskcluster/taskcluster-worker/apps/internal/section"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 )
 
@@ -18,13 +19,13 @@ type Lifecycle []interrupt.Source
 
 // NewLifecycle returns the sources. A worker that a command runs for its own end
 // has none.
-func NewLifecycle(l section.Lifecycle, w section.Worker, c section.Linux, d Deployment, h Hooks, a *activity.Source, client *taskcluster.Client, log *slog.Logger) (Lifecycle, error) {
+func NewLifecycle(l section.Lifecycle, w section.Worker, c section.Linux, d Deployment, h Hooks, a *activity.Source, client *taskcluster.Client, e engine.Engine, log *slog.Logger) (Lifecycle, error) {
 	if !h.Service {
 		return nil, nil
 	}
 	drain := drainfile.New(drainfile.Config{Dir: h.State, Every: l.DrainInterval, Grace: AtOnce(w)}, log)
 	room, err := pressure.New(pressure.Config{
-		Dirs: []string{h.State, c.Native.Dir}, Disk: int64(l.MinDisk), Memory: int64(l.MinMemory),
+		Dirs: disks(h, c, e), Disk: int64(l.MinDisk), Memory: int64(l.MinMemory),
 	}, log)
 	if err != nil {
 		return nil, err
@@ -34,6 +35,15 @@ func NewLifecycle(l section.Lifecycle, w section.Worker, c section.Linux, d Depl
 		sources = append(sources, taskcluster.NewTermination(client, l.AskManager, log))
 	}
 	return sources, nil
+}
+
+// disks returns the directories that tasks fill.
+func disks(h Hooks, c section.Linux, e engine.Engine) []string {
+	dirs := []string{h.State, c.Native.Dir}
+	if d, ok := e.(interface{ DataRoot() string }); ok && d.DataRoot() != "" {
+		dirs = append(dirs, d.DataRoot())
+	}
+	return dirs
 }
 
 // AtOnce returns how much time a worker has that is to stop its tasks at once: no
