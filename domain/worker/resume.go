@@ -162,6 +162,10 @@ func (r *runner) comeBack(ctx context.Context) outcome {
 	if r.pending == nil {
 		r.resumed() // the stage may not have begun
 	}
+	if decided := r.saved.Resolution; decided != nil && errors.Is(out.err, queue.ErrClaimLost) {
+		// The queue may have the report already.
+		return outcome{event: run.Resumed{State: run.Reporting, Resolution: *decided}}
+	}
 	return out
 }
 

@@ -333,7 +333,9 @@ func (r *runner) report(ctx context.Context) run.Event {
 	if r.run.Resolution().Outcome == run.Exception && r.w.drain.working.Err() != nil {
 		r.w.asking.waitOver()
 	}
-	err := contain(func() error { return r.claim.Resolve(ctx, r.run.Resolution()) })
+	reporting, stop := r.reporting(ctx)
+	defer stop()
+	err := contain(func() error { return r.claim.Resolve(reporting, r.run.Resolution()) })
 	switch {
 	case err == nil:
 		return run.Reported{}
@@ -343,6 +345,29 @@ func (r *runner) report(ctx context.Context) run.Event {
 		r.log.ErrorContext(ctx, "run could not be resolved", slog.Any("error", err))
 	}
 	return run.ClaimLost{}
+}
+
+// reporting returns the context of a report, and a function that ends it. While
+// the lease lasts, a claim that seems to be lost does not end the report: that
+// may be the report's own doing, of whose answer nothing is known yet. If it is
+// not, the queue will say so to the report.
+func (r *runner) reporting(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	unlink := context.AfterFunc(r.w.drain.saving, cancel)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-r.held.Done():
+			wait(ctx, time.Until(r.claim.TakenUntil()))
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		unlink()
+		cancel()
+		wg.Wait()
+	}
 }
 
 func newIncident() string {
