@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,14 +26,14 @@ func twice(argument string) string {
 // holdings is what the processes with an argument have of the host.
 type holdings struct {
 	argument string
-	groups   []string // control groups that were made for them
-	leases   []string // locks of their users
+	groups   []string            // control groups that were made for them
+	leases   map[string][]string // by the files of their users: who has them locked
 }
 
 // held returns what processes have.
 func held(t *testing.T, argument string) holdings {
 	t.Helper()
-	h := holdings{argument: argument}
+	h := holdings{argument: argument, leases: map[string][]string{}}
 	for _, pid := range processes(t, argument) {
 		s, err := os.Stat(filepath.Join("/proc", pid))
 		if err != nil {
@@ -42,7 +43,10 @@ func held(t *testing.T, argument string) holdings {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.leases = append(h.leases, filepath.Join("/run/taskcluster-worker/users", u.Username))
+		lease := filepath.Join("/run/taskcluster-worker/users", u.Username)
+		if h.leases[lease] = lockers(t, lease); len(h.leases[lease]) == 0 {
+			t.Fatalf("nobody has the user %s", u.Username)
+		}
 		groups, err := os.ReadFile(filepath.Join("/proc", pid, "cgroup"))
 		if err != nil {
 			t.Fatal(err)
@@ -70,15 +74,36 @@ func (h holdings) isGone(t *testing.T) {
 			t.Errorf("control groups are left: %v, %v", left, err)
 		}
 	}
-	for _, name := range h.leases {
-		lease, err := os.Open(name)
-		if err == nil {
-			err = errors.Join(syscall.Flock(int(lease.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), lease.Close())
-		}
-		if err != nil {
-			t.Errorf("the user %s is not free: %v", filepath.Base(name), err)
+	for lease, before := range h.leases {
+		// Other workers of this machine may have it by now.
+		for _, pid := range lockers(t, lease) {
+			if slices.Contains(before, pid) {
+				t.Errorf("the user %s is not free, but still that of process %s", filepath.Base(lease), pid)
+			}
 		}
 	}
+}
+
+// lockers returns the processes that have locked a file, or had when they ended,
+// if others still have the lock from them.
+func lockers(t *testing.T, file string) (pids []string) {
+	t.Helper()
+	s, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode := ":" + strconv.FormatUint(s.Sys().(*syscall.Stat_t).Ino, 10)
+	for line := range strings.Lines(string(locks)) {
+		// Such as: 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
+		if f := strings.Fields(line); len(f) == 8 && f[1] == "FLOCK" && strings.HasSuffix(f[5], inode) {
+			pids = append(pids, f[4])
+		}
+	}
+	return pids
 }
 
 // kill kills a worker that has an heir, and waits for the end of both: the heir
