@@ -158,6 +158,42 @@ func TestFullDiskDropsOutputButNotTheEnd(t *testing.T) {
 	}
 }
 
+// A disk that becomes full amid a frame takes a part of it, in whose place the
+// next frames come to be.
+func TestFrameThatIsStoredInPartLeavesNothing(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	f, err := Create(filepath.Join(disk, "transcript"), Spec{Commands: [][]string{{"a"}}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	w, _, err := Attach(f.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.f.Close() }()
+	w.Output(bytes.Repeat([]byte("x"), MostOutput))
+	w.Output([]byte("kept"))
+	if err := w.Done(Done{}); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := f.ReadFrom(0)
+	if got, want := all(t, r), "output kept\n"; got != want {
+		t.Errorf("read %q, want %q", got, want)
+	}
+	if done, err := f.Done(); err != nil || done.Dropped != MostOutput {
+		t.Errorf("the end is %+v, %v", done, err)
+	}
+}
+
 func TestStarted(t *testing.T) {
 	before := time.Now()
 	f, _ := create(t, Spec{})

@@ -62,6 +62,9 @@ func (w *Writer) frame(kind byte, p []byte) bool {
 	n := frameHeader + copy(w.buf[frameHeader:], p)
 	if _, err := w.f.WriteAt(w.buf[:n], w.at); err != nil {
 		w.cause = err
+		// A part of it may be there, of which a shorter one leaves the rest to be
+		// taken for another frame.
+		_ = w.f.Truncate(w.at) // which takes no room
 		return false
 	}
 	w.at += int64(n)
