@@ -2,9 +2,7 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -154,16 +152,17 @@ var errNotResumed = fault.Shutdownf("the worker was started again before the tas
 func (r *runner) comeBack(ctx context.Context) outcome {
 	r.log.InfoContext(ctx, "run of an earlier process", slog.String("state", r.saved.State.String()), slog.Bool("sandbox", r.orphan))
 	position, err := r.resumeLog()
-	if err != nil {
-		r.resumed()
-		return outcome{err: err}
+	out := outcome{err: err}
+	if err == nil {
+		out = r.stage(ctx, func(ctx context.Context) (run.Event, error) { return r.takeOver(ctx, position) })
 	}
-	out := r.stage(ctx, func(ctx context.Context) (run.Event, error) { return r.takeOver(ctx, position) })
 	if r.pending == nil {
 		r.resumed() // the stage may not have begun
 	}
-	if decided := r.saved.Resolution; decided != nil && errors.Is(out.err, queue.ErrClaimLost) {
-		// The queue may have the report already.
+	if decided := r.saved.Resolution; decided != nil && out.err != nil {
+		// That stands, whatever is in the way of the rest: the queue may have the
+		// report already, and if not, nothing is left to do but that.
+		r.log.WarnContext(ctx, "what the run has left is not saved", slog.Any("error", out.err))
 		return outcome{event: run.Resumed{State: run.Reporting, Resolution: *decided}}
 	}
 	return out
@@ -212,10 +211,13 @@ func (r *runner) rejoin(ctx context.Context, authorize auth.Authorize, position 
 	return nil
 }
 
-// resumeLog goes on with the task log, or starts another one.
+// resumeLog goes on with the task log, or starts another one: the engine still
+// has all that the task has printed.
 func (r *runner) resumeLog() (tasklog.Position, error) {
 	recording, position, err := r.w.deps.Logs.Resume(r.claim.Run())
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
+		r.log.WarnContext(r.held, "task log of an earlier process cannot be resumed, and begins anew", slog.Any("error", err))
+		position = 0
 		recording, err = r.w.deps.Logs.Record(r.claim.Run())
 	}
 	if err != nil {
