@@ -89,11 +89,12 @@ func (r *runner) tellTask(ctx context.Context, task engine.Interrupter) {
 	}
 }
 
-// awaitStop waits until the run is stopped, lest the end of its task be taken for
-// a verdict on the task, or until ctx is done.
+// awaitStop waits until the run is stopped and the journal has that, lest the end
+// of its task be taken for a verdict on the task, by this process or the next one,
+// or until ctx is done.
 func (r *runner) awaitStop(ctx context.Context) {
 	select {
-	case <-r.work.Done():
+	case <-r.judged:
 	case <-ctx.Done():
 	}
 }

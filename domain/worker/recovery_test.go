@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
@@ -90,4 +92,121 @@ func TestRunWhoseLogCannotBeReadGoesOn(t *testing.T) {
 		f.shutDown()
 		f.forgotten(j)
 	})
+}
+
+// witnessedEngine is a scriptedEngine that tells when tasks are ended.
+type witnessedEngine struct {
+	*scriptedEngine
+	ending func(how string)
+}
+
+func (e *witnessedEngine) NewBuilder(ctx context.Context, o engine.Options) (engine.Builder, error) {
+	b, err := e.scriptedEngine.NewBuilder(ctx, o)
+	return &witnessedBuilder{b, e}, err
+}
+
+type witnessedBuilder struct {
+	engine.Builder
+	e *witnessedEngine
+}
+
+func (b *witnessedBuilder) Start(ctx context.Context) (engine.Sandbox, error) {
+	s, err := b.Builder.Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &witnessedSandbox{s.(*heedfulSandbox), b.e}, nil
+}
+
+type witnessedSandbox struct {
+	*heedfulSandbox
+	e *witnessedEngine
+}
+
+func (s *witnessedSandbox) Kill(ctx context.Context) error {
+	s.e.ending("kill")
+	return s.heedfulSandbox.Kill(ctx)
+}
+
+func (s *witnessedSandbox) Abort(ctx context.Context) error {
+	s.e.ending("abort")
+	return s.heedfulSandbox.Abort(ctx)
+}
+
+func (s *witnessedSandbox) Interrupt(ctx context.Context, i engine.Interruption) error {
+	s.e.ending("tell")
+	return s.heedfulSandbox.Interrupt(ctx, i)
+}
+
+// slowJournal is a journal on a disk that takes its time.
+type slowJournal struct{ *journaltest.Memory }
+
+func (j slowJournal) Begin(s journal.Saved) journal.Entry { return slowEntry{j.Memory.Begin(s)} }
+
+type slowEntry struct{ journal.Entry }
+
+func (e slowEntry) Add(r journal.Record) {
+	time.Sleep(100 * time.Millisecond) //nolint:forbidigo // the time of a bubble
+	e.Entry.Add(r)
+}
+
+// A process that is killed right after it has ended a task leaves the next one a
+// sandbox that has ended: which must not be taken for the task's own doing.
+func TestTasksAreEndedOnceItIsWrittenDownWhy(t *testing.T) {
+	for name, tt := range map[string]struct {
+		script string
+		how    string
+		stop   func(*fixture, task.RunID)
+		want   run.Resolution // none if the run is abandoned
+	}{
+		"by a shutdown that leaves no time": {"ignore", "kill", func(f *fixture, _ task.RunID) {
+			f.notices <- interrupt.Notice{Cause: "test", Deadline: time.Now()}
+		}, exception(run.WorkerShutdown)},
+		"by a shutdown that leaves some": {"ignore", "tell", func(f *fixture, _ task.RunID) {
+			f.notices <- interrupt.Notice{Cause: "test", Deadline: time.Now().Add(time.Minute)}
+		}, exception(run.WorkerShutdown)},
+		"by a fault": {"ignore", "kill", nil, exception(run.InternalError)},
+		"by a cancellation": {"ignore", "abort", func(f *fixture, id task.RunID) {
+			f.queue.Cancel(id.Task)
+		}, run.Resolution{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				j, saved := new(journaltest.Memory), []journal.Saved{}
+				f.deps.Journal = slowJournal{j}
+				f.deps.Engine = &witnessedEngine{f.engine, func(how string) {
+					left, err := j.Runs()
+					if err != nil || len(left) != 1 {
+						f.Errorf("the journal has %v, %v", left, err)
+					}
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					if how == tt.how {
+						saved = append(saved, left...)
+					}
+				}}
+				f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "test", started: func(context.Context, engine.Sandbox) error {
+					if tt.stop == nil {
+						return errors.New("boom")
+					}
+					return nil
+				}}}
+				id := f.addTask(tt.script)
+				f.start()
+				f.sleep(10 * time.Second)
+				if tt.stop != nil {
+					tt.stop(f, id)
+				}
+				f.sleep(2 * time.Minute)
+				f.shutDown()
+				if len(saved) == 0 {
+					f.Fatalf("no %s", tt.how)
+				}
+				first := saved[0]
+				if tt.want == (run.Resolution{}) && first.State != run.Disposing || tt.want != (run.Resolution{}) && (first.Resolution == nil || *first.Resolution != tt.want) {
+					f.Errorf("before the %s the journal has state %v, resolution %v; want %v", tt.how, first.State, first.Resolution, tt.want)
+				}
+			})
+		})
+	}
 }

@@ -56,6 +56,7 @@ type runner struct {
 
 	untell func()        // ends telling the task of interruptions
 	placed chan struct{} // closed when there is a sandbox
+	judged chan struct{} // closed once the journal has what becomes of the run
 
 	mu      sync.Mutex // guards what a stage acquires while the owner may need it
 	builder engine.Builder
@@ -77,6 +78,7 @@ func newRunner(w *Worker, c queue.Claim) *runner {
 		entered: time.Now(),
 		spent:   map[run.State]time.Duration{},
 		placed:  make(chan struct{}),
+		judged:  make(chan struct{}),
 	}
 	r.held, r.lose = context.WithCancelCause(w.drain.saving)
 	r.work, r.stopWork = context.WithCancelCause(r.held)
@@ -196,6 +198,9 @@ func (r *runner) step(ctx context.Context) {
 	}
 	endSpan(out.err)
 	r.advance(ctx, out.event)
+	if out.err != nil && r.run.State() == run.Reporting {
+		r.endSandbox(ctx, out.err)
+	}
 }
 
 // advance records what happened to the run.
@@ -224,6 +229,9 @@ func (r *runner) advance(ctx context.Context, e run.Event) {
 		}
 	default:
 		r.note(journal.Reached{State: next.State()})
+	}
+	if state < run.Reporting && next.State() >= run.Reporting {
+		close(r.judged)
 	}
 }
 
@@ -276,8 +284,7 @@ func (r *runner) settle(ctx context.Context) bool {
 	return !r.stuck
 }
 
-// fault turns an error into the event that it means, tells both audiences, and
-// sets about ending the sandbox.
+// fault turns an error into the event that it means, and tells both audiences.
 func (r *runner) fault(ctx context.Context, err error) run.Event {
 	if errors.Is(err, queue.ErrClaimLost) {
 		r.log.InfoContext(ctx, "claim is lost", slog.Any("error", err))
@@ -300,10 +307,15 @@ func (r *runner) fault(ctx context.Context, err error) run.Event {
 		r.log.InfoContext(ctx, "run ends with an exception", slog.String("reason", string(reason)), slog.Any("error", err))
 		r.tell(f.Message)
 	}
-	if f.Kind != fault.Shutdown || !r.yields() {
+	return run.Faulted{Reason: reason}
+}
+
+// endSandbox sets about ending the sandbox of a run that an error has ended. The
+// journal knows of that: the next process must not take the end for the task's own.
+func (r *runner) endSandbox(ctx context.Context, err error) {
+	if fault.Classify(err).Kind != fault.Shutdown || !r.yields() {
 		r.killSandbox(ctx)
 	}
-	return run.Faulted{Reason: reason}
 }
 
 // tell writes an error to the task log, if there is one.
