@@ -3,6 +3,9 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"io"
+	"io/fs"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
+	"github.com/taskcluster/taskcluster-worker/ports/queue/queuetest"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
 
@@ -205,6 +209,57 @@ func TestTasksAreEndedOnceItIsWrittenDownWhy(t *testing.T) {
 				first := saved[0]
 				if tt.want == (run.Resolution{}) && first.State != run.Disposing || tt.want != (run.Resolution{}) && (first.Resolution == nil || *first.Resolution != tt.want) {
 					f.Errorf("before the %s the journal has state %v, resolution %v; want %v", tt.how, first.State, first.Resolution, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A worker that is stopped while the queue is out of reach.
+func TestRunThatCouldNotBeReportedIsReportedByTheNextProcess(t *testing.T) {
+	for _, tt := range []struct {
+		title  string
+		script string
+		away   time.Duration // from the end of the worker to the start of the next
+		want   run.Resolution
+	}{
+		{"with what was decided by the stop", "forever", time.Minute, exception(run.WorkerShutdown)},
+		{"with what was decided before", "ok", time.Minute, completed},
+		{"unless its lease is over", "ok", time.Hour, run.Resolution{}},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				f.queue.Retries = -1
+				j, _ := f.enduring()
+				var stored string
+				f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "log", finish: func(_ context.Context, _ run.Resolution, l plugin.Log) error {
+					r, err := l.Open()
+					if err != nil {
+						return err
+					}
+					text, err := io.ReadAll(r)
+					stored = string(text)
+					return err
+				}}}
+				id := f.addTask(tt.script)
+				f.queue.On(queuetest.Resolve, func(queuetest.Call) queuetest.Reply { return queuetest.Reply{Delay: 24 * time.Hour} })
+				f.start()
+				f.sleep(10 * time.Second)
+				f.shutDown()
+				f.sleep(tt.away)
+				f.queue.On(queuetest.Resolve, nil)
+				f.start()
+				f.sleep(time.Minute)
+				f.shutDown()
+				if got := f.queue.Resolution(id); got != tt.want {
+					f.Errorf("resolved %v, want %v", got, tt.want)
+				}
+				if !strings.Contains(stored, "output of the task") {
+					f.Errorf("the log is %q", stored)
+				}
+				f.forgotten(j)
+				if _, _, err := f.logs.Resume(id); !errors.Is(err, fs.ErrNotExist) {
+					f.Errorf("the log is left: %v", err)
 				}
 			})
 		})

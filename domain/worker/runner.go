@@ -44,6 +44,7 @@ type runner struct {
 	run       run.Run
 	reached   atomic.Int64 // the run's state, for others to see
 	gone      bool         // the run is the next process's
+	untold    bool         // its resolution is the next process's to report
 	started   time.Time
 	entered   time.Time // when the run came into its state
 	spent     map[run.State]time.Duration
@@ -224,7 +225,7 @@ func (r *runner) advance(ctx context.Context, e run.Event) {
 	case run.Reporting:
 		r.note(journal.Resolving{Resolution: next.Resolution()})
 	case run.Done:
-		if r.entry != nil {
+		if r.entry != nil && !r.untold {
 			r.entry.Forget()
 		}
 	default:
@@ -355,6 +356,9 @@ func (r *runner) report(ctx context.Context) run.Event {
 		r.log.InfoContext(ctx, "resolution was refused", slog.Any("error", err))
 	default:
 		r.log.ErrorContext(ctx, "run could not be resolved", slog.Any("error", err))
+		// The worker ends. If another process comes before the lease is over, it
+		// finds the resolution in the journal.
+		r.untold = r.entry != nil && r.w.drain.saving.Err() != nil && time.Now().Before(r.claim.TakenUntil())
 	}
 	return run.ClaimLost{}
 }

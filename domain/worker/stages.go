@@ -289,7 +289,7 @@ func (r *runner) dispose(ctx context.Context) {
 	for _, p := range slices.Backward(r.plugins) {
 		closers = append(closers, namedClose{"plugin " + p.name, p.part.Close})
 	}
-	if r.recording != nil {
+	if r.recording != nil && !r.untold { // it goes with the report
 		closers = append(closers, namedClose{"task log", r.recording.Close})
 	}
 	for _, c := range closers {
