@@ -1,7 +1,7 @@
 // Package logfile records task logs in files that only the worker can read.
 //
-// Where a file takes no more, because the disk is full say, what is written
-// last is kept in memory. A reader thus gets the head of the log, a line that
+// Where a file takes no more, because the disk is full or the log has reached
+// the limit of the configuration, what is written last is kept in memory. A reader thus gets the head of the log, a line that
 // says how much is missing, and the tail, which is where tasks say why they
 // failed.
 //
@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 
 	"github.com/taskcluster/taskcluster-worker/domain/task"
@@ -38,6 +39,14 @@ type Config struct {
 	// no more, at least; at most it is twice as many. The default is
 	// DefaultTail.
 	Tail int
+
+	// Max is how many bytes the file of a log has at most, so that a task that
+	// prints without end does not fill the disk. Without it there is no limit.
+	Max int64
+
+	// MaxSetting is what operators know Max by. A log that has reached it says
+	// so.
+	MaxSetting string
 }
 
 // Recorder records logs in files.
@@ -70,7 +79,11 @@ func (r *Recorder) Record(id task.RunID) (tasklog.Recording, error) {
 }
 
 func (r *Recorder) recording(id task.RunID) *recording {
-	return &recording{log: r.log.With(slog.String("run", id.String())), tail: tail{limit: r.config.Tail}}
+	rec := &recording{log: r.log.With(slog.String("run", id.String())), tail: tail{limit: r.config.Tail}, most: math.MaxInt64}
+	if r.config.Max > 0 {
+		rec.most, rec.setting = r.config.Max, r.config.MaxSetting
+	}
+	return rec
 }
 
 // create makes the files of a recording. If it fails, there are none.

@@ -17,7 +17,9 @@ import (
 // recording is the log of one run: a file that holds its head and, once that
 // takes no more, a tail in memory. Positions count all bytes ever written.
 type recording struct {
-	log *slog.Logger
+	log     *slog.Logger
+	most    int64  // bytes that the file may have
+	setting string // that says so
 
 	mu       sync.Mutex
 	file     *os.File // nil if there is none
@@ -55,11 +57,7 @@ func (r *recording) write(p []byte, at tasklog.Position) {
 	}
 	n := 0
 	if r.cause == nil {
-		var err error
-		if n, err = r.file.Write(p); err != nil {
-			r.fail(err)
-		}
-		r.head += int64(n)
+		n = r.store(p)
 	}
 	r.tail.write(p[n:])
 	r.total += int64(len(p))
@@ -69,6 +67,21 @@ func (r *recording) write(p []byte, at tasklog.Position) {
 	r.reached = at
 	r.mark()
 	r.announce()
+}
+
+// store appends to the file what that takes of p. A process before may have left
+// more than the file may have now.
+func (r *recording) store(p []byte) int {
+	n, err := r.file.Write(p[:min(int64(len(p)), max(0, r.most-r.head))])
+	r.head += int64(n)
+	switch {
+	case err != nil:
+		r.fail(err)
+	case n < len(p):
+		r.cause = fmt.Errorf("it has reached the limit of %d bytes (%s)", r.most, r.setting)
+		r.log.WarnContext(context.Background(), "task log has reached its limit", slog.Int64("bytes", r.most))
+	}
+	return n
 }
 
 // mark notes where the file is, for the next process. Once the file takes no

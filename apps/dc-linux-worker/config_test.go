@@ -56,7 +56,7 @@ func TestLoadConfig(t *testing.T) {
 rootURL: https://tc.example.com
 credentials: {clientID: me, accessToken: secret, certificate: '{"a": 1}'}
 provider: {type: static, id: s, secret: a_secret_of_44_characters_as_is_due_00000000}
-worker: {pool: a/b, group: g, id: w, capacity: 3, maxTaskRunTime: 90m, location: '{}', instanceType: m5}
+worker: {pool: a/b, group: g, id: w, capacity: 3, maxTaskRunTime: 90m, maxLog: 0, location: '{}', instanceType: m5}
 lifecycle: {maxIdle: 5m, maxTasks: 7, maxLife: 48h, minDisk: 1GiB, atEnd: powerOff, preemption: google}
 state: /srv/state
 native:
@@ -126,7 +126,7 @@ func TestLoadConfigWithoutFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := workerConfig{Pool: "local/x", ID: hostID(), Worker: section.Worker{
-		Capacity: 1, MaxTaskRunTime: 24 * time.Hour, PollInterval: 30 * time.Second,
+		Capacity: 1, MaxTaskRunTime: 24 * time.Hour, MaxLog: 4 << 30, PollInterval: 30 * time.Second,
 		ShutdownGrace: 30 * time.Second, StopLead: 5 * time.Minute, TaskGrace: 30 * time.Second,
 	}}
 	if diff := cmp.Diff(want, l.Worker); diff != "" {

@@ -129,7 +129,7 @@ func composeWorker(ctx context.Context, c config, d parts.Deployment, m membersh
 		return nil, nil, err
 	}
 	taskclusterArtifacts := taskcluster.NewArtifacts(client)
-	logfileConfig := parts.LogfileConfig(h)
+	logfileConfig := parts.LogfileConfig(sectionWorker, h)
 	recorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
 		cleanup9()

@@ -136,7 +136,7 @@ func composeWorker(ctx context.Context, c config, j parts.Joined, m *ec2.Metadat
 		return nil, nil, err
 	}
 	taskclusterArtifacts := taskcluster.NewArtifacts(client)
-	logfileConfig := parts.LogfileConfig(h)
+	logfileConfig := parts.LogfileConfig(sectionWorker, h)
 	recorder, err := logfile.New(logfileConfig, log)
 	if err != nil {
 		cleanup9()

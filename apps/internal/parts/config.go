@@ -71,12 +71,13 @@ func TaskclusterConfig(c section.Linux, d Deployment) taskcluster.Config {
 	}
 }
 
-// LogfileConfig says where task logs are recorded.
-func LogfileConfig(h Hooks) logfile.Config {
-	if h.State == "" {
-		return logfile.Config{}
+// LogfileConfig says where task logs are recorded, and how much of them.
+func LogfileConfig(w section.Worker, h Hooks) logfile.Config {
+	c := logfile.Config{Max: int64(w.MaxLog), MaxSetting: "worker.maxLog"}
+	if h.State != "" {
+		c.Dir = filepath.Join(h.State, "logs")
 	}
-	return logfile.Config{Dir: filepath.Join(h.State, "logs")}
+	return c
 }
 
 // URLFetchConfig returns the configuration of fetching from URLs.

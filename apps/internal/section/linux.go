@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"path/filepath"
 	"time"
+
+	"github.com/taskcluster/taskcluster-worker/pkg/setting"
 )
 
 // Linux is what there is to configure about every worker for Linux, but for who
@@ -33,6 +35,7 @@ func (l Linux) StateDir() string { return cmp.Or(l.State, filepath.Join(l.Native
 type Worker struct {
 	Capacity       int           `mapstructure:"capacity" default:"1" min:"1" max:"250" doc:"How many tasks run at once."`
 	MaxTaskRunTime time.Duration `mapstructure:"maxTaskRunTime" default:"24h" min:"1s" max:"120h" doc:"The greatest maxRunTime that a task may ask for."`
+	MaxLog         setting.Bytes `mapstructure:"maxLog" default:"4GiB" doc:"What the log of a task takes of the disk at most; 0 is no limit. Of a longer one the head and the end are kept, with a line that says how much is missing."`
 	PollInterval   time.Duration `mapstructure:"pollInterval" default:"30s" min:"100ms" max:"1h" doc:"How often the queue is asked whether running tasks were canceled."`
 	ShutdownGrace  time.Duration `mapstructure:"shutdownGrace" default:"30s" min:"1s" max:"24h" doc:"How long whoever stops the worker with SIGTERM waits until it ends the process."`
 	StopLead       time.Duration `mapstructure:"stopLead" default:"5m" min:"0s" max:"24h" doc:"How long before the host goes away running tasks are stopped, which may finish until then."`
