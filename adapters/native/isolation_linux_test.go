@@ -149,6 +149,16 @@ func TestNothingOutlivesTask(t *testing.T) {
 	}
 }
 
+// TestSupervisorIsSparedFromSignals has a task send all signals to the first
+// process of its namespace, as it may if the worker's user is its own.
+func TestSupervisorIsSparedFromSignals(t *testing.T) {
+	e := open(t, Config{})
+	r, log := run(t, e, `for s in $(seq 1 64); do kill -$s 1 2>/dev/null; done; echo alive; exit 3`)
+	if r.Result().ExitCode != 3 || !strings.Contains(log, "alive\n") {
+		t.Errorf("the result is %+v:\n%s", r.Result(), log)
+	}
+}
+
 func TestHowCommandsEnd(t *testing.T) {
 	e := open(t, Config{})
 	for name, c := range map[string]struct {

@@ -38,7 +38,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 		"none": "TestConformance/FollowsNoLinkOutOfSandbox|TestHowCommandsEnd/the_task_directory_cannot_go",
 	} {
 		t.Run(namespaces, func(t *testing.T) {
-			tests := "^(TestConformance|TestHowCommandsEnd|TestNothingOutlivesTask|TestOutputIsFollowedWhileTheTaskRuns|TestDirectoryIsOneWorkers)$"
+			tests := "^(TestConformance|TestHowCommandsEnd|TestNothingOutlivesTask|TestSupervisorIsSparedFromSignals|TestOutputIsFollowedWhileTheTaskRuns|TestDirectoryIsOneWorkers)$"
 			c := exec.CommandContext(t.Context(), "/proc/self/fd/3", "-test.run="+tests, "-test.skip="+except, "-test.v")
 			c.ExtraFiles = []*os.File{self}
 			c.Dir = "/"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"time"
 
@@ -123,6 +124,15 @@ func serve(requests *json.Decoder, t *task) (end bool) {
 	}
 }
 
+// catchSignals keeps a task of the supervisor's own user from ending it. The
+// kernel spares the first process of a namespace from signals of the others, but
+// for those that it has a handler for, as the runtime has.
+func catchSignals() {
+	signal.Notify(make(chan os.Signal, 1), // which nobody reads
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS,
+		unix.SIGFPE, unix.SIGSEGV, unix.SIGTERM, unix.SIGSTKFLT, unix.SIGSYS)
+}
+
 // newTask puts the surroundings of the task in order.
 func newTask(s *Setup) (*task, error) {
 	unix.Umask(0o022)
@@ -133,6 +143,9 @@ func newTask(s *Setup) (*task, error) {
 		}
 	} else if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become subreaper: %w", err)
+	}
+	if s.Isolated && !s.Switch {
+		catchSignals()
 	}
 	events := newHistory()
 	out, err := newOutput(os.NewFile(OutputFD, "output"), s, events)
