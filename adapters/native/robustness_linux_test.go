@@ -229,6 +229,25 @@ func TestDeepDirectoriesAreRemoved(t *testing.T) {
 	}
 }
 
+// TestRemovalIsResumed has a removal find what one that was broken off has moved
+// to the top, and is deep itself.
+func TestRemovalIsResumed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	at := filepath.Join(dir, "deep-1")
+	for range 2 * maxDepth {
+		at = filepath.Join(at, "d")
+	}
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeTree(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
 func FuzzParsePayload(f *testing.F) {
 	f.Add([]byte(`{"command": [["true"]], "osGroups": ["games"]}`))
 	f.Add([]byte(`{"command": [[""]]}`))

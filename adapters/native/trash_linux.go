@@ -1,12 +1,12 @@
 package native
 
 import (
+	"crypto/rand"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 )
 
 // maxDepth is how many levels of a tree are removed with a descriptor for each.
@@ -33,10 +33,7 @@ func removeTree(dir string) error {
 	return os.Remove(dir)
 }
 
-type remover struct {
-	top   *os.Root
-	moved int
-}
+type remover struct{ top *os.Root }
 
 // empty removes what is in dir, which is named at in the top directory.
 func (r *remover) empty(dir *os.Root, at string, level int) error {
@@ -66,8 +63,8 @@ func (r *remover) remove(dir *os.Root, name, at string, level int) error {
 		if err := dir.Chmod(name, 0o700); err != nil {
 			return err
 		}
-		r.moved++
-		return r.top.Rename(at, "deep-"+strconv.Itoa(r.moved))
+		// A removal that was broken off has left others there.
+		return r.top.Rename(at, "deep-"+rand.Text())
 	}
 	if err := r.emptyDir(dir, name, at, level); err != nil {
 		return err
