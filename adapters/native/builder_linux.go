@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os/user"
 	"path/filepath"
@@ -94,27 +95,43 @@ func (b *builder) Start(ctx context.Context) (engine.Sandbox, error) {
 		return nil, errors.New("native: builder is closed")
 	}
 	b.closed = true
-	berth, err := b.e.acquire(ctx)
-	if err != nil {
-		return nil, err
+	// Those that were idle may have been ended all at once, by the host's OOM
+	// killer say: as they have not begun the task, another one can.
+	for left := b.e.config.Warm + 1; ; left-- {
+		berth, err := b.e.acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err = b.begin(berth); err == nil {
+			return b.sandbox(berth), nil
+		}
+		b.e.discard(berth)
+		if left == 0 {
+			return nil, fmt.Errorf("start task: %w", err)
+		}
+		b.e.log.WarnContext(ctx, "a supervisor has ended before it had a task", slog.Any("error", err))
 	}
-	start := supervisor.Start{
+}
+
+// begin has the supervisor of a berth start the task.
+func (b *builder) begin(berth *berth) error {
+	return berth.request(supervisor.Request{Start: &supervisor.Start{
 		Run:             supervisor.Run{Task: string(b.o.Run.Task), Run: b.o.Run.Run},
 		Commands:        b.payload.Command,
 		Env:             environment(berth, b.env),
 		Groups:          b.groups,
 		NoNewPrivileges: b.e.config.NoNewPrivileges,
-	}
-	if err := berth.request(supervisor.Request{Start: &start}); err != nil {
-		b.e.discard(berth)
-		return nil, fmt.Errorf("start task: %w", err)
-	}
+	}})
+}
+
+// sandbox returns the sandbox of a task that has begun.
+func (b *builder) sandbox(berth *berth) *sandbox {
 	s := &sandbox{
 		e: b.e, berth: berth, groups: b.groups,
 		log: b.o.Log, commands: b.payload.Command, started: time.Now(), ended: make(chan struct{}),
 	}
 	b.e.background.Go(s.follow)
-	return s, nil
+	return s
 }
 
 // environment returns the environment of a task in a berth.

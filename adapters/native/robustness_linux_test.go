@@ -98,6 +98,23 @@ func itoa(n int) string {
 	return string(b)
 }
 
+// The host's OOM killer, say, may end supervisors that wait for a task.
+func TestTaskStartsThoughIdleSupervisorsHaveEnded(t *testing.T) {
+	e := open(t, Config{Warm: 1})
+	records, err := filepath.Glob(filepath.Join(e.places.dir, "*", processName))
+	if err != nil || len(records) < 2 {
+		t.Fatalf("found %v, %v", records, err)
+	}
+	for _, name := range records {
+		if err := killRecorded(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, log := run(t, e, "echo begun"); !r.Result().Success || !strings.Contains(log, "begun\n") {
+		t.Errorf("the result is %+v:\n%s", r.Result(), log)
+	}
+}
+
 func TestTaskEndsWithItsSupervisor(t *testing.T) {
 	e := open(t, Config{})
 	log := &safeBuffer{}
