@@ -124,7 +124,8 @@ func TestTaskEndsWithItsSupervisor(t *testing.T) {
 	if err := s.berth.process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Wait(t.Context()); err == nil || !strings.Contains(err.Error(), "supervisor") {
+	_, err := s.Wait(t.Context())
+	if f := fault.Classify(err); f == nil || f.Kind != fault.Shutdown || !strings.Contains(f.Message, "supervisor") {
 		t.Errorf("Wait returned %v", err)
 	}
 	if err := s.Abort(t.Context()); err != nil {

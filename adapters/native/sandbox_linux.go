@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -45,7 +46,10 @@ func (s *sandbox) follow() {
 	for {
 		var event supervisor.Event
 		if err := s.berth.events.Decode(&event); err != nil {
-			s.err = fmt.Errorf("native: supervisor ended before the task: %w", err)
+			// A task without the powers of root cannot do that: another run may well succeed.
+			s.err = &fault.Error{
+				Kind: fault.Shutdown, Message: "the task's supervisor was ended from outside: the host ran out of memory, say", Err: err,
+			}
 			if s.e.leaving.Load() {
 				s.err = engine.ErrDetached
 			}
