@@ -12,6 +12,7 @@ import (
 
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
@@ -264,4 +265,58 @@ func TestRunThatCouldNotBeReportedIsReportedByTheNextProcess(t *testing.T) {
 			})
 		})
 	}
+}
+
+// stuckEngine is an enduringEngine that does not come to reattach a sandbox until
+// it is let go of.
+type stuckEngine struct {
+	*enduringEngine
+	until <-chan struct{}
+}
+
+func (e *stuckEngine) Reattach(context.Context, engine.Options, tasklog.Position) (engine.Reattached, error) {
+	<-e.until
+	return nil, engine.ErrDetached
+}
+
+// settler is a plugin that notes when runs of an earlier process are given up.
+type settler struct {
+	*scriptedPlugin
+	settled chan struct{}
+}
+
+func (s settler) Settled(context.Context) error {
+	close(s.settled)
+	return nil
+}
+
+// What plugins keep for the run is needed by the next process.
+func TestWorkerThatMakesWayWhileItResumesGivesUpNothing(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j, e := f.enduring()
+		id := f.leave(j, "sleep 3m", journal.Started{At: time.Now()}, journal.Reached{State: run.Running})
+		e.orphans = []task.RunID{id}
+		f.deps.Engine = &stuckEngine{e, e.detached}
+		s := settler{&scriptedPlugin{name: "settler"}, make(chan struct{})}
+		f.deps.Plugins = []plugin.Plugin{s}
+		w, err := worker.New(f.cfg, f.deps)
+		if err != nil {
+			f.Fatal(err)
+		}
+		go func() { f.done <- w.Run(f.Context()) }()
+		f.sleep(time.Second)
+		w.MakeWay()
+		if err := <-f.done; !errors.Is(err, worker.ErrLeft) {
+			f.Errorf("the worker ended with %v", err)
+		}
+		synctest.Wait()
+		select {
+		case <-s.settled:
+			f.Error("the run is given up")
+		default:
+		}
+		if left, err := j.Runs(); err != nil || len(left) != 1 {
+			f.Errorf("the journal has %v, %v", left, err)
+		}
+	})
 }

@@ -74,7 +74,9 @@ func (w *Worker) resumeAll(ctx context.Context) error {
 	}
 	w.settling.Go(func() {
 		w.resuming.Wait()
-		w.settle(ctx)
+		if !w.left.Load() { // the next process may yet resume what this one did not
+			w.settle(ctx)
+		}
 	})
 	return nil
 }
