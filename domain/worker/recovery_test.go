@@ -320,3 +320,31 @@ func TestWorkerThatMakesWayWhileItResumesGivesUpNothing(t *testing.T) {
 		}
 	})
 }
+
+// An engine that hangs delays nothing but its own run.
+func TestWorkerEndsWhereASandboxIsNeverReattached(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j, e := f.enduring()
+		id := f.leave(j, "sleep 3m", journal.Started{At: time.Now()}, journal.Reached{State: run.Running})
+		e.orphans = []task.RunID{id}
+		never := make(chan struct{})
+		f.deps.Engine = &stuckEngine{e, never}
+		s := settler{&scriptedPlugin{name: "settler"}, make(chan struct{})}
+		f.deps.Plugins = []plugin.Plugin{s}
+		f.start()
+		f.sleep(time.Second)
+		f.stop()
+		f.expect(id, exception(run.WorkerShutdown))
+		select {
+		case err := <-f.done:
+			if err != nil {
+				f.Error(err)
+			}
+		case <-time.After(time.Hour):
+			f.Error("the worker does not end")
+		}
+		close(never)
+		synctest.Wait()
+		f.forgotten(j)
+	})
+}

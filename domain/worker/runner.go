@@ -280,6 +280,9 @@ func (r *runner) settle(ctx context.Context) bool {
 	case <-timer.C:
 		r.stuck = true
 		r.log.ErrorContext(ctx, "a stage does not end; what it holds is lost", slog.String("state", r.run.State().String()))
+		if r.resumed != nil {
+			r.resumed() // it never will be
+		}
 	}
 	r.pending = nil
 	return !r.stuck
