@@ -11,14 +11,17 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
 
-// keep reclaims c, each time at about two thirds of the lease it has, until ctx
-// is done or the claim is lost: because the queue says so, or because every
-// attempt failed until the lease was over. It calls kept after each success, and
-// returns nil or queue.ErrClaimLost.
-func keep(ctx context.Context, c queue.Claim, kept func(), log *slog.Logger) error {
-	for {
-		lease := time.Until(c.TakenUntil())
-		wait(ctx, jitter(lease*2/3))
+// keep reclaims c, each time at about two thirds of the lease it has, and at once
+// if its lease is one that an earlier process has written down, until ctx is done
+// or the claim is lost: because the queue says so, or because every attempt failed
+// until the lease was over. It calls kept after each success, and returns nil or
+// queue.ErrClaimLost.
+func keep(ctx context.Context, c queue.Claim, resumed bool, kept func(), log *slog.Logger) error {
+	for ; ; resumed = false {
+		if !resumed {
+			lease := time.Until(c.TakenUntil())
+			wait(ctx, jitter(lease*2/3))
+		}
 		if err := reclaim(ctx, c, log); err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -27,18 +30,23 @@ func keep(ctx context.Context, c queue.Claim, kept func(), log *slog.Logger) err
 }
 
 // reclaim tries to reclaim c until it succeeds, ctx is done, or the claim is
-// lost.
+// lost. It tries at least once: where the clock was set, only the queue knows
+// whether the lease is over.
 func reclaim(ctx context.Context, c queue.Claim, log *slog.Logger) error {
 	expiring, cancel := context.WithDeadline(ctx, c.TakenUntil())
 	defer cancel()
+	attempt := expiring
+	if expiring.Err() != nil {
+		attempt = ctx
+	}
 	for failures := 1; ; failures++ {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if expiring.Err() != nil {
+		if expiring.Err() != nil && failures > 1 {
 			return queue.ErrClaimLost
 		}
-		err := c.Reclaim(expiring)
+		err := c.Reclaim(attempt)
 		if err == nil || errors.Is(err, queue.ErrClaimLost) {
 			return err
 		}

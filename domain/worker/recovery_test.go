@@ -18,6 +18,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/queue/queuetest"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -345,6 +346,53 @@ func TestWorkerEndsWhereASandboxIsNeverReattached(t *testing.T) {
 		}
 		close(never)
 		synctest.Wait()
+		f.forgotten(j)
+	})
+}
+
+// The journal has times of a clock that may have been set since: what a lease is
+// now, the queue knows.
+func TestLeaseOfARunOutlivesAClockThatIsSet(t *testing.T) {
+	for name, by := range map[string]time.Duration{"back": 2 * time.Hour, "forward": -2 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				j, e := f.enduring()
+				id := f.leave(j, "sleep 1h", journal.Started{At: time.Now()}, journal.Reached{State: run.Running},
+					journal.Leased{TakenUntil: time.Now().Add(by)})
+				e.orphans = []task.RunID{id}
+				f.sleep(15 * time.Minute) // of 20 that the lease has
+				f.start()
+				f.sleep(2 * time.Hour)
+				if got := f.queue.Resolution(id); got != completed {
+					f.Errorf("resolved %v, want %v", got, completed)
+				}
+				f.shutDown()
+				f.forgotten(j)
+			})
+		})
+	}
+}
+
+func TestReportAfterAClockIsSetForwardIsNotTakenForALoss(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j, _ := f.enduring()
+		stored := false
+		f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "log", finish: func(context.Context, run.Resolution, plugin.Log) error {
+			stored = true
+			return nil
+		}}}
+		id := f.leave(j, "ok", journal.Resolving{Resolution: exception(run.InternalError)},
+			journal.Leased{TakenUntil: time.Now().Add(-time.Hour)})
+		f.queue.Script(queuetest.Resolve, queuetest.Reply{Delay: 2 * time.Second}) // until the answer comes
+		f.queue.Script(queuetest.Reclaim, queuetest.Reply{Delay: time.Second, Err: queue.ErrClaimLost})
+		f.start()
+		f.expect(id, exception(run.InternalError))
+		f.sleep(time.Minute)
+		synctest.Wait()
+		if !stored {
+			f.Error("the log is not stored")
+		}
+		f.shutDown()
 		f.forgotten(j)
 	})
 }

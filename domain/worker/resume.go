@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
@@ -132,9 +131,6 @@ func (w *Worker) resume(s journal.Saved, entry journal.Entry, orphan bool) (*run
 	}
 	r := newRunner(w, c)
 	r.entry, r.saved, r.orphan = entry, &s, orphan
-	if !time.Now().Before(c.TakenUntil()) {
-		r.lose(fmt.Errorf("the worker was started again too late: %w", queue.ErrClaimLost))
-	}
 	return r, nil
 }
 

@@ -126,7 +126,7 @@ func (r *runner) guard(ctx context.Context) (stop func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		kept := func() { r.note(journal.Leased{TakenUntil: r.claim.TakenUntil(), Credentials: r.claim.Credentials()}) }
-		if err := keep(keeping, r.claim, kept, r.log); err != nil {
+		if err := keep(keeping, r.claim, r.saved != nil, kept, r.log); err != nil {
 			r.lose(err)
 		}
 	})
@@ -367,9 +367,9 @@ func (r *runner) report(ctx context.Context) run.Event {
 }
 
 // reporting returns the context of a report, and a function that ends it. While
-// the lease lasts, a claim that seems to be lost does not end the report: that
-// may be the report's own doing, of whose answer nothing is known yet. If it is
-// not, the queue will say so to the report.
+// the lease lasts, and for reportTime after that, a claim that seems to be lost
+// does not end the report: that may be the report's own doing, of whose answer
+// nothing is known yet. If it is not, the queue will say so to the report.
 func (r *runner) reporting(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	unlink := context.AfterFunc(r.w.drain.saving, cancel)
@@ -377,7 +377,7 @@ func (r *runner) reporting(ctx context.Context) (context.Context, func()) {
 	wg.Go(func() {
 		select {
 		case <-r.held.Done():
-			wait(ctx, time.Until(r.claim.TakenUntil()))
+			wait(ctx, max(time.Until(r.claim.TakenUntil()), reportTime))
 			cancel()
 		case <-ctx.Done():
 		}
