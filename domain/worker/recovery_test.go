@@ -3,8 +3,10 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -395,4 +397,32 @@ func TestReportAfterAClockIsSetForwardIsNotTakenForALoss(t *testing.T) {
 		f.shutDown()
 		f.forgotten(j)
 	})
+}
+
+// The worker was about to end the task: what is left of it says nothing.
+func TestRunThatAnEarlierProcessHadAbandonedDoesNotGoOn(t *testing.T) {
+	for _, canceled := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the queue knows: %v", canceled), func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				j, e := f.enduring()
+				id := f.leave(j, "fail", journal.Started{At: time.Now()}, journal.Reached{State: run.Running}, journal.Reached{State: run.Disposing})
+				e.orphans = []task.RunID{id}
+				want := exception(run.WorkerShutdown) // lest the queue wait for the end of the claim
+				if canceled {
+					f.queue.Cancel(id.Task)
+					want = run.Resolution{}
+				}
+				f.start()
+				f.sleep(time.Second)
+				if got := f.queue.Resolution(id); got != want {
+					f.Errorf("resolved %v, want %v", got, want)
+				}
+				f.shutDown()
+				f.forgotten(j)
+				if !slices.Contains(e.discarded, id) {
+					f.Error("the sandbox is left")
+				}
+			})
+		})
+	}
 }

@@ -183,7 +183,8 @@ func (r *runner) takeOver(ctx context.Context, position tasklog.Position) (run.E
 		}
 		return run.Resumed{State: run.Reporting, Resolution: *decided}, nil
 	}
-	if !r.orphan {
+	// A run that was being disposed of was abandoned, and its sandbox ended.
+	if !r.orphan || r.saved.State == run.Disposing {
 		r.addFinishers(authorize)
 		return nil, errNotResumed
 	}
