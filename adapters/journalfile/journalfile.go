@@ -6,7 +6,7 @@
 // is dropped with the next record, and a file without a whole claim is removed;
 // what is damaged otherwise is moved aside for an operator to look at. A file that
 // the system does not let be read is left as it is: the task in it may be running.
-// Kinds of records that are not known, because a later version of the worker has
+// Records that are whole but not known, because a later version of the worker has
 // written them, are passed over.
 package journalfile
 

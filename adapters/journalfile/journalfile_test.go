@@ -290,26 +290,39 @@ func TestWhatAFullDiskDidNotTakeIsWrittenLater(t *testing.T) {
 	}
 }
 
-// After a downgrade there may be records that only a later version knows.
-func TestUnknownKindsArePassedOver(t *testing.T) {
+// After a downgrade there may be records that only a later version knows. They
+// cost nothing of what follows, such as a resolution.
+func TestWhatIsUnknownIsPassedOver(t *testing.T) {
 	d := newDisk(t)
 	d.open(t).Begin(saved)
 	content, err := os.ReadFile(d.file())
 	if err != nil {
 		t.Fatal(err)
 	}
-	unknown, err := frame("prophecy", 1)
+	known, err := frame(encode(journal.Resolving{Resolution: run.Resolution{Outcome: run.Completed}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	known, err := frame(heldKind, journal.Held{Volume: "v"})
-	if err != nil {
-		t.Fatal(err)
+	for _, tt := range []struct {
+		title, kind string
+		body        any
+	}{
+		{"a kind", "prophecy", 1},
+		{"a state", reachedKind, "ascended"},
+		{"an outcome", resolvingKind, resolvingBody{Outcome: "forgiven"}},
+		{"another form of a record", heldKind, []string{"v", "c"}},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			unknown, err := frame(tt.kind, tt.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(d.file(), slices.Concat(content, unknown, known), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			wantRuns(t, d.open(t), saved.After(journal.Resolving{Resolution: run.Resolution{Outcome: run.Completed}}))
+		})
 	}
-	if err := os.WriteFile(d.file(), slices.Concat(content, unknown, known), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	wantRuns(t, d.open(t), saved.After(journal.Held{Volume: "v"}))
 }
 
 func TestAFailingDiskStopsNobody(t *testing.T) {

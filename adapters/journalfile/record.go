@@ -229,11 +229,8 @@ func decodeAll(content []byte) (records []journal.Record, good int) {
 		if err != nil {
 			break
 		}
-		known, err := decode(r)
-		if err != nil {
-			break
-		}
-		if known != nil {
+		// What is whole, and makes no sense nevertheless, is of a later version.
+		if known, err := decode(r); err == nil && known != nil {
 			records = append(records, known)
 		}
 		good += n
