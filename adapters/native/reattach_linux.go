@@ -107,7 +107,7 @@ func (e *Engine) Reattach(_ context.Context, o engine.Options, from tasklog.Posi
 	}
 	e.occupy(b)
 	s := &sandbox{
-		e: e, berth: b, groups: hello.Groups, log: o.Log, commands: hello.Commands, from: from,
+		e: e, berth: b, groups: hello.Groups, log: o.Log, commands: hello.Commands, from: from, forgotten: hello.Forgotten, told: hello.Forgotten,
 		started: time.Now().Add(-hello.Elapsed), ended: make(chan struct{}),
 	}
 	e.background.Go(s.follow)

@@ -26,11 +26,13 @@ type sandbox struct {
 	started  time.Time
 	ended    chan struct{} // closed when result and err are set
 
-	result *resultSet
-	err    error
-	copied int64 // bytes of output that are in the log
-	lines  int64 // events that are in the log
-	buf    []byte
+	result    *resultSet
+	err       error
+	forgotten int64 // bytes of output that were freed when this process attached
+	copied    int64 // bytes of output that are in the log
+	told      int64 // those that the supervisor knows of
+	lines     int64 // events that are in the log
+	buf       []byte
 
 	mu       sync.Mutex
 	yielded  bool // the berth is the result set's
@@ -98,6 +100,12 @@ func (s *sandbox) copyOutput(size int64) error {
 	if logged := int64(s.from - s.position()); logged > 0 {
 		s.copied = min(s.copied+logged, max(size, s.copied))
 	}
+	if lost := min(size, s.forgotten) - s.copied; lost > 0 {
+		s.copied += lost
+		s.log.Reach(s.position(), func(l *tasklog.Log) {
+			l.Warnf("the log of an earlier worker is lost, with %d bytes of output", lost)
+		})
+	}
 	if size > s.copied && s.buf == nil {
 		s.buf = make([]byte, 32<<10)
 	}
@@ -111,8 +119,23 @@ func (s *sandbox) copyOutput(size int64) error {
 		}
 		s.copied += int64(n)
 		s.log.Output(s.buf[:n], s.position())
+		s.tellLogged()
 	}
 	return nil
+}
+
+// forgetPiece is how much output is freed at a time.
+const forgetPiece = 16 << 20
+
+// tellLogged has the supervisor free output that is in the log, from time to
+// time, so that it takes the disk once and not twice.
+func (s *sandbox) tellLogged() {
+	if s.copied-s.told < forgetPiece {
+		return
+	}
+	s.told = s.copied
+	// A supervisor that has ended is noticed where events are read.
+	_ = s.berth.request(supervisor.Request{Logged: s.copied})
 }
 
 // logExecuted writes what follows the output of a command.

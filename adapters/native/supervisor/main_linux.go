@@ -98,6 +98,8 @@ func (t *task) reattached() (*os.File, error) {
 		Commands: t.start.Commands,
 		Groups:   t.start.Groups,
 		Elapsed:  time.Since(t.began),
+
+		Forgotten: t.out.forgotten,
 	}})
 	return conn, nil
 }
@@ -118,6 +120,8 @@ func serve(requests *json.Decoder, t *task) (end bool) {
 			t.kill(r.Kill.Grace)
 		case r.Stop:
 			t.stop()
+		case r.Logged > 0:
+			t.out.forget(r.Logged)
 		case r.End:
 			return true
 		}

@@ -20,6 +20,8 @@ type output struct {
 	read   *os.File
 	raw    syscall.RawConn
 
+	forgotten int64 // bytes that were freed; for who serves the worker
+
 	mu      sync.Mutex
 	buf     [32 << 10]byte
 	size    int64 // bytes stored
@@ -98,6 +100,22 @@ func (o *output) move(fd, limit int) (emptied bool) {
 		o.events.grown(o.size)
 	}
 	return false
+}
+
+// forget frees the first bytes, up to the given size, where the file system can:
+// nobody is going to read them again.
+func (o *output) forget(size int64) {
+	from := o.forgotten
+	o.mu.Lock()
+	size = min(size, o.size)
+	o.mu.Unlock()
+	if size <= from {
+		return
+	}
+	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	if err := unix.Fallocate(int(o.file.Fd()), mode, from, size-from); err == nil {
+		o.forgotten = size
+	}
 }
 
 // lost returns how much output was dropped, and why.

@@ -31,6 +31,10 @@ type Request struct {
 	Kill  *Kill  `json:"kill,omitempty"`
 	Stop  bool   `json:"stop,omitempty"` // tell the command to end, and execute no other
 	End   bool   `json:"end,omitempty"`  // end the task, if there is one, and then the supervisor
+
+	// Logged is how many bytes of output are in the log, from the first one on.
+	// Nobody has to read them again, so that the supervisor frees them.
+	Logged int64 `json:"logged,omitempty"`
 }
 
 // Setup has the supervisor prepare the surroundings of a task. It is the first
@@ -85,6 +89,8 @@ type Hello struct {
 	Commands [][]string
 	Groups   []uint32
 	Elapsed  time.Duration // since the task was started
+
+	Forgotten int64 // bytes of output, from the first one on, that were freed
 }
 
 // Kill ends the task. With a Grace, its processes get SIGTERM, and that long to
