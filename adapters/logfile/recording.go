@@ -31,6 +31,7 @@ type recording struct {
 	total    int64 // bytes written
 	midLine  bool
 	unmarked bool // a mark could not be stored
+	draft    bool // what is written is not for the next process
 	sealed   bool
 	closed   bool
 	changed  chan struct{} // closed upon the next change; nil if nobody waits
@@ -84,15 +85,25 @@ func (r *recording) store(p []byte) int {
 	return n
 }
 
-// mark notes where the file is, for the next process. Once the file takes no
-// more it stays where it was: what is in memory is for the engine to yield again.
+// mark notes where the file is, for the next process, but for a draft. Once the
+// file takes no more it stays where it was: what is in memory is for the engine to
+// yield again.
 func (r *recording) mark() {
-	if r.marks == nil || r.cause != nil {
+	if r.marks == nil || r.cause != nil || r.draft {
 		return
 	}
 	if err := r.marks.set(mark{length: r.head, at: r.reached}); err != nil && !r.unmarked {
 		r.unmarked = true
 		r.log.ErrorContext(context.Background(), "position in task log cannot be stored", slog.Any("error", err))
+	}
+}
+
+// Draft implements tasklog.Recording.
+func (r *recording) Draft(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.draft = on; !r.closed {
+		r.mark()
 	}
 }
 

@@ -311,6 +311,9 @@ func (r *runner) fault(ctx context.Context, err error) run.Event {
 		r.log.InfoContext(ctx, "run ends with an exception", slog.String("reason", string(reason)), slog.Any("error", err))
 		r.tell(f.Message)
 	}
+	if state == run.Collecting {
+		r.recording.Draft(false) // it says what has ended the run
+	}
 	return run.Faulted{Reason: reason}
 }
 

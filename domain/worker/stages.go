@@ -171,6 +171,7 @@ func (r *runner) awaitResults(ctx context.Context) error {
 // decides; where the task has failed already, only its own wish for another run
 // changes that.
 func (r *runner) collect(ctx context.Context) (run.Event, error) {
+	r.recording.Draft(true) // a process that goes on from here collects anew
 	var first *fault.Error
 	for _, p := range r.plugins {
 		s, ok := p.part.(plugin.Stopper)
@@ -246,6 +247,7 @@ func (r *runner) salvage(ctx context.Context) {
 			r.log.WarnContext(ctx, "the sandbox left nothing to salvage", slog.Any("error", err))
 		}
 	}
+	r.recording.Draft(true)  // the next process salvages anew
 	if len(r.plugins) == 0 { // the run was stopped before any could be made
 		r.addFinishers(newAuthorizer(r.claim.Task().Scopes, r.w.deps.Auth))
 	}

@@ -20,7 +20,8 @@ type Recorder interface {
 	// engine's output that the log has reached. The log has all that was
 	// written by calls of Write and Append that had returned, and nothing of
 	// one that had not, unless storage failed: then it ends, with its position,
-	// at the last call before that.
+	// at the last call before that. A draft is left out, with what was appended
+	// meanwhile.
 	//
 	// Errors: fs.ErrNotExist, if there is none.
 	Resume(id task.RunID) (Recording, Position, error)
@@ -46,6 +47,11 @@ type Recording interface {
 	// once p is in the log. p may be empty. What Write adds leaves the
 	// position as it is.
 	Append(p []byte, at Position)
+
+	// Draft has what is written from now on be a draft, which a process that
+	// resumes the recording does not find: it is going to do again what that is
+	// about, and to say so. With false, what was written stays after all.
+	Draft(on bool)
 
 	// MidLine reports whether what was written last did not end a line.
 	MidLine() bool

@@ -45,6 +45,9 @@ func (m *Memory) Resume(id task.RunID) (tasklog.Recording, tasklog.Position, err
 		return nil, 0, notExist(id)
 	}
 	r := &recording{text: slices.Clone(before.text), at: before.at, changed: make(chan struct{})}
+	if before.draft {
+		r.text, r.at = r.text[:before.firm], before.firmAt
+	}
 	m.records[id] = r
 	return r, r.at, nil
 }
@@ -78,6 +81,9 @@ type recording struct {
 	mu      sync.Mutex
 	text    []byte
 	at      tasklog.Position
+	draft   bool
+	firm    int // how much of text is no draft, if there is one
+	firmAt  tasklog.Position
 	sealed  bool
 	closed  bool
 	changed chan struct{} // closed and replaced by every change
@@ -100,6 +106,15 @@ func (r *recording) Append(p []byte, at tasklog.Position) {
 		r.text, r.at = append(r.text, p...), at
 		r.announce()
 	}
+}
+
+func (r *recording) Draft(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if on && !r.draft {
+		r.firm, r.firmAt = len(r.text), r.at
+	}
+	r.draft = on
 }
 
 func (r *recording) MidLine() bool {

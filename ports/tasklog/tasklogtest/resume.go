@@ -44,6 +44,8 @@ var resumeChecks = []struct {
 	{"StartsAgainWithoutWhatIsLeft", startsAgainWithoutWhatIsLeft},
 	{"KeepsWhatItIsTold", keepsWhatItIsTold},
 	{"CountsEveryAppend", countsEveryAppend},
+	{"LeavesOutADraft", leavesOutADraft},
+	{"KeepsWhatIsADraftNoMore", keepsWhatIsADraftNoMore},
 }
 
 func resumesWhereItWas(_ context.Context, rec tasklog.Recorder) error {
@@ -190,6 +192,37 @@ func countsEveryAppend(_ context.Context, rec tasklog.Recorder) error {
 			}
 			return errors.Join(err, resumesAt(rec, lines, got))
 		}))
+	})
+}
+
+func leavesOutADraft(_ context.Context, rec tasklog.Recorder) error {
+	return record(rec, runA, func(r tasklog.Recording) error {
+		r.Append([]byte("one\n"), 4)
+		r.Draft(true)
+		err := write(r, "draft\n")
+		r.Draft(true) // changes nothing
+		r.Append([]byte("two\n"), 8)
+		if err := errors.Join(err, expectText(r, "one\ndraft\ntwo\n"), r.Seal()); err != nil {
+			return err
+		}
+		return again(rec, func(r tasklog.Recording) error {
+			if err := expectText(r, "one\n"); err != nil {
+				return err
+			}
+			r.Append([]byte("two\n"), 8)
+			return errors.Join(write(r, "again\n"), resumesAt(rec, 8, "one\ntwo\nagain\n"))
+		})
+	})
+}
+
+func keepsWhatIsADraftNoMore(_ context.Context, rec tasklog.Recorder) error {
+	return record(rec, runA, func(r tasklog.Recording) error {
+		r.Append([]byte("one\n"), 4)
+		r.Draft(true)
+		r.Append([]byte("two\n"), 8)
+		err := write(r, "of the worker\n")
+		r.Draft(false)
+		return errors.Join(err, resumesAt(rec, 8, "one\ntwo\nof the worker\n"))
 	})
 }
 

@@ -23,6 +23,8 @@ func TestResumeChecks(t *testing.T) {
 		"StartsAgainWithoutWhatIsLeft": {{continues: true}},
 		"KeepsWhatItIsTold":            {{keeps: true}, {drops: true}},
 		"CountsEveryAppend":            {{position: true}, {text: true}},
+		"LeavesOutADraft":              {{drafts: true}, {position: true}},
+		"KeepsWhatIsADraftNoMore":      {{forever: true}, {text: true}},
 	}
 	for _, c := range resumeChecks {
 		if len(defects[c.name]) == 0 {
@@ -44,6 +46,7 @@ type forgetful struct {
 
 type flaws struct {
 	position, text, empty, writes, refuses, deaf, invents, lines, continues, keeps, drops bool
+	drafts, forever                                                                       bool
 }
 
 func (f *forgetful) Record(id task.RunID) (tasklog.Recording, error) {
@@ -106,6 +109,12 @@ func (r *forgetfulRecording) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return r.recording.Write(p)
+}
+
+func (r *forgetfulRecording) Draft(on bool) {
+	if !r.f.drafts && (on || !r.f.forever) {
+		r.recording.Draft(on)
+	}
 }
 
 func (r *forgetfulRecording) MidLine() bool { return !r.f.lines && r.recording.MidLine() }
