@@ -87,8 +87,8 @@ func TestDecidedResolutionIsReportedByTheNextProcess(t *testing.T) {
 	}
 }
 
-// The engine has all that the task has printed: a log that cannot be read is no
-// reason to lose the run.
+// The engine has most of what the task has printed: a log that cannot be read is
+// no reason to lose the run.
 func TestRunWhoseLogCannotBeReadGoesOn(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		j, e := f.enduring()

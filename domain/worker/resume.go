@@ -210,8 +210,8 @@ func (r *runner) rejoin(ctx context.Context, authorize auth.Authorize, position 
 	return nil
 }
 
-// resumeLog goes on with the task log, or starts another one: the engine still
-// has all that the task has printed.
+// resumeLog goes on with the task log, or starts another one, to which the engine
+// yields what it still has of what the task has printed.
 func (r *runner) resumeLog() (tasklog.Position, error) {
 	recording, position, err := r.w.deps.Logs.Resume(r.claim.Run())
 	if err != nil {
