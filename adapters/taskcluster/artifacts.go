@@ -140,7 +140,7 @@ func (s *store) explained(ctx context.Context, m artifact.Meta, err error) error
 	switch st := status(err); {
 	case errors.Is(err, queue.ErrClaimLost):
 		return err
-	case st == http.StatusUnauthorized || st == http.StatusForbidden:
+	case refusesCredentials(err):
 		return fault.Unavailablef(err, "cannot create artifact %q: the queue refuses the run's credentials", m.Name)
 	case st >= 400:
 		return malformed(m, err)

@@ -89,8 +89,24 @@ func status(err error) int {
 	return 0
 }
 
+// passing is an error of which the caller knows that it may pass.
+type passing struct{ error }
+
+// Unwrap returns the error.
+func (p passing) Unwrap() error { return p.error }
+
+// refusesCredentials reports whether err is a service's that does not accept the
+// credentials of the call.
+func refusesCredentials(err error) bool {
+	s := status(err)
+	return s == http.StatusUnauthorized || s == http.StatusForbidden
+}
+
 // transient reports whether the call that ended in err may succeed if repeated.
 func transient(err error) bool {
+	if _, ok := errors.AsType[passing](err); ok {
+		return true
+	}
 	if _, ok := errors.AsType[*UnreachableError](err); ok {
 		return true
 	}

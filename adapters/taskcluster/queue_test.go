@@ -328,6 +328,34 @@ func TestResolveIsRepeatedUntilReported(t *testing.T) {
 	})
 }
 
+// The credentials of a claim come anew with each reclaim, and a clock that is wrong
+// may be set right: a refusal is no end while the lease lasts.
+func TestResolveOutlivesARefusalOfItsCredentials(t *testing.T) {
+	const op = "POST /api/queue/v1/task/T/runs/1/completed"
+	refuse := refusal(401, "AuthenticationFailed", "ext.certificate.expiry < now")
+	for _, tt := range []struct {
+		name    string
+		handler http.HandlerFunc
+		lost    bool
+		after   time.Duration // at least
+	}{
+		{"that passes", inTurn(refuse, refuse, refusal(403, "InsufficientScopes", "no"), answer(200, map[string]any{})), false, 0},
+		{"that lasts", refuse, true, time.Hour},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := serve(t, worker, map[string]http.HandlerFunc{op: tt.handler})
+				start := time.Now()
+				err := hold(c, time.Hour).Resolve(t.Context(), run.Resolution{Outcome: run.Completed})
+				took := time.Since(start)
+				if errors.Is(err, queue.ErrClaimLost) != tt.lost || !tt.lost && err != nil || took < tt.after || took > tt.after+longestWait {
+					t.Errorf("Resolve returned %v after %v", err, took)
+				}
+			})
+		})
+	}
+}
+
 func TestResolveGivesUpWithItsContext(t *testing.T) {
 	const op = "POST /api/queue/v1/task/T/runs/1/completed"
 	synctest.Test(t, func(t *testing.T) {
