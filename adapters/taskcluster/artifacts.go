@@ -87,10 +87,19 @@ func (s *store) create(ctx context.Context, m artifact.Meta, body creation, answ
 		uncertain = uncertain || transient(err)
 		return err
 	})
-	if uncertain && body.StorageType == string(Object) && conflict(err) {
+	if body.StorageType == string(Object) && conflict(err) {
 		// The artifact exists because an attempt whose answer was lost made
-		// it, and the permission to upload was in that answer.
-		return fault.Unavailablef(err, "cannot upload artifact %q: the queue's answer was lost", m.Name)
+		// it, or a process that was killed, and the permission to upload was in
+		// that answer.
+		if uncertain {
+			return fault.Unavailablef(err, "cannot upload artifact %q: the queue's answer was lost", m.Name)
+		}
+		if cl, ok := s.claim.(*claim); ok && cl.resumed {
+			return &fault.Error{
+				Kind: fault.Shutdown, Err: err,
+				Message: fmt.Sprintf("cannot upload artifact %q again: the worker was started again while it was uploaded", m.Name),
+			}
+		}
 	}
 	return s.explained(ctx, m, err)
 }

@@ -19,6 +19,8 @@ type claim struct {
 	id   task.RunID
 	task task.Definition
 
+	resumed bool // an earlier process had it
+
 	mu          sync.Mutex
 	takenUntil  time.Time // by this host's clock
 	granted     time.Time // the latest takenUntil of an answer, by the queue's clock

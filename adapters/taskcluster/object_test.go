@@ -10,7 +10,30 @@ import (
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/ports/queue"
 )
+
+// The object service does not take the content of an object twice, and who may
+// upload it only the process knows that has begun to.
+func TestUploadThatAnEarlierProcessHasBegun(t *testing.T) {
+	cfg := worker
+	cfg.StorageType = Object
+	c, _ := serve(t, cfg, map[string]http.HandlerFunc{
+		"POST /api/queue/v1/task/T/runs/1/artifacts/a": refusal(409, "RequestConflict", "Artifact already exists with different properties"),
+	})
+	cl, err := NewQueue(c).Resume(queue.Saved{
+		Run: task.RunID{Task: "T", Run: 1}, Definition: []byte("{}"), TakenUntil: time.Now().Add(time.Hour),
+		Credentials: task.Credentials{ClientID: "task", AccessToken: "t0ken"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = NewArtifacts(c).Open(cl).Upload(t.Context(), meta(), contentOf("hello"))
+	if f := fault.Classify(err); f == nil || f.Kind != fault.Shutdown {
+		t.Errorf("Upload returned %v, which gives the task no other run", err)
+	}
+}
 
 func TestUploadToTheObjectService(t *testing.T) {
 	const (

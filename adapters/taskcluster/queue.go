@@ -89,7 +89,7 @@ func (q *Queue) Resume(s queue.Saved) (queue.Claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &claim{c: q.c, id: s.Run, task: d, takenUntil: s.TakenUntil, credentials: s.Credentials}, nil
+	return &claim{c: q.c, id: s.Run, task: d, resumed: true, takenUntil: s.TakenUntil, credentials: s.Credentials}, nil
 }
 
 // outlive returns a context that is done only a grace after ctx is, and not at

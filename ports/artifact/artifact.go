@@ -26,8 +26,9 @@ type Opener interface {
 // the queue allows: an upload may be repeated, a redirect may become a link.
 //
 // Faults: Malformed, if the queue refuses the artifact for what the task asked;
-// Unavailable, if retries did not help. Other errors: queue.ErrClaimLost, and
-// what Content.Open returned.
+// Unavailable, if retries did not help; Shutdown, if only the process of the worker
+// that had begun to store it could go on. Other errors: queue.ErrClaimLost, and what
+// Content.Open returned.
 type Store interface {
 	// Upload stores c. The artifact is complete if and only if Upload returns
 	// nil.
