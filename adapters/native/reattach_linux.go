@@ -201,8 +201,7 @@ func (e *Engine) clear(o *orphan) (vacated <-chan struct{}) {
 		ctx := context.WithoutCancel(e.ctx)
 		err := killRecorded(filepath.Join(o.dir, processName))
 		if e.cgroups != nil {
-			group := e.cgroups.Group(filepath.Base(o.dir))
-			err = errors.Join(err, group.Kill(), group.Remove(ctx))
+			err = errors.Join(err, e.cgroups.Group(filepath.Base(o.dir)).Remove(ctx))
 		}
 		close(done)
 		if err != nil {

@@ -170,8 +170,7 @@ func (t *Tree) Sweep(ctx context.Context, keep []string) error {
 	slices.Sort(names)
 	var err error
 	for _, name := range slices.Compact(names) {
-		g := t.Group(name)
-		err = errors.Join(err, g.Kill(), g.Remove(ctx))
+		err = errors.Join(err, t.Group(name).Remove(ctx))
 	}
 	return err
 }
@@ -262,9 +261,9 @@ func (g *Group) Usage() Usage {
 	return u
 }
 
-// Kill kills the processes in the group, which may be forking meanwhile: it is
+// kill kills the processes in the group, which may be forking meanwhile: it is
 // a last resort for those that have outlived their supervisor.
-func (g *Group) Kill() error {
+func (g *Group) kill() error {
 	var err error
 	for _, d := range g.tree.directories {
 		dir := filepath.Join(d, g.name)
@@ -286,12 +285,16 @@ func (g *Group) Kill() error {
 	return err
 }
 
-// Remove removes the group, whose processes have ended. The kernel may take a
-// moment to see that they have.
+// Remove removes the group, with the processes that are still in it. The kernel
+// may take a moment to see that they have ended.
 func (g *Group) Remove(ctx context.Context) error {
 	for wait := time.Millisecond; ; wait *= 2 {
 		err := g.rmdir()
-		if err == nil || wait > time.Second {
+		if err == nil {
+			return nil
+		}
+		err = errors.Join(err, g.kill())
+		if wait > time.Second {
 			return err
 		}
 		select {

@@ -84,8 +84,8 @@ func TestUnified(t *testing.T) {
 	if got, want := g.Usage(), (Usage{PeakMemory: 12345, OOMKills: 2}); got != want {
 		t.Errorf("usage is %+v, want %+v", got, want)
 	}
-	if err := g.Kill(); err != nil || read(t, root, "worker/task/cgroup.kill") != "1" {
-		t.Errorf("Kill returned %v", err)
+	if err := g.kill(); err != nil || read(t, root, "worker/task/cgroup.kill") != "1" {
+		t.Errorf("kill returned %v", err)
 	}
 	files, threads, err := g.Open()
 	if err != nil || threads || len(files) != 1 {

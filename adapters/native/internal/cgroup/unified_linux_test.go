@@ -26,7 +26,7 @@ func TestUnifiedOfTheKernel(t *testing.T) {
 		name string
 		kill func(*Group) error
 	}{
-		{"killed", func(g *Group) error { return errors.Join(g.Kill(), g.Remove(t.Context())) }},
+		{"removed", func(g *Group) error { return g.Remove(t.Context()) }},
 		{"swept", func(*Group) error { return tree.Sweep(t.Context(), nil) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
