@@ -19,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -81,6 +82,9 @@ type Limits struct {
 }
 
 func (c Config) withDefaults() Config {
+	if c.Dir != "" {
+		c.Dir = filepath.Clean(c.Dir) // control groups are named after it
+	}
 	if c.Capacity <= 0 {
 		c.Capacity = 1
 	}

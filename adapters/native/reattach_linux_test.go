@@ -145,6 +145,24 @@ func TestUserStaysTheTasks(t *testing.T) {
 	}
 }
 
+// TestDirectoryIsTheSameHoweverItIsWritten has the next worker configured with
+// another spelling of the directory.
+func TestDirectoryIsTheSameHoweverItIsWritten(t *testing.T) {
+	e := open(t, Config{})
+	log := &safeBuffer{}
+	start(t, e, log, []string{"sh", "-c", "echo ready; exec sleep 1000000"})
+	log.await(t, "ready\n")
+	e.config.Dir += "/"
+	next := detach(t, e)
+	s := reattach(t, next, tasklog.New(log), 0)
+	if s.(*sandbox).berth.group.Usage().PeakMemory == 0 {
+		t.Error("the control group of the task is not found")
+	}
+	if err := s.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSupervisorOfAnotherVersion has one which this worker does not understand.
 func TestSupervisorOfAnotherVersion(t *testing.T) {
 	dir := t.TempDir()
