@@ -17,13 +17,13 @@ func (r *runner) place(s engine.Sandbox) {
 	close(r.placed)
 }
 
-// yields reports whether the task has some time left in which it may end in its
-// own way, before it is killed.
+// yields reports whether the task is told to stop, and has some time left in which
+// it may end in its own way, before it is killed.
 func (r *runner) yields() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, ok := r.sandbox.(engine.Interrupter)
-	return ok && r.w.drain.yielding.Err() == nil
+	return ok && r.w.drain.working.Err() != nil && r.w.drain.yielding.Err() == nil
 }
 
 // keepToldTask tells the task of interruptions once it runs, and kills it where

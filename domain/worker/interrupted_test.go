@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/run"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
@@ -407,4 +408,24 @@ func TestLogHasTimeOfItsOwn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A run that is given up for another reason than that the worker stops has nobody
+// who would tell its task.
+func TestTaskOfARunThatIsGivenUpIsKilledAtOnce(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		s := f.salvaged()
+		f.deps.Plugins = append(f.deps.Plugins, &scriptedPlugin{name: "lost", started: func(context.Context, engine.Sandbox) error {
+			return fault.Shutdownf("what the task needs is gone")
+		}})
+		f.queue.Retries = -1
+		start := time.Now()
+		id := f.addTask("ignore")
+		f.start()
+		f.expect(id, exception(run.WorkerShutdown))
+		f.sleep(time.Hour)
+		synctest.Wait()
+		s.check(f, start, true)
+		f.shutDown()
+	})
 }
