@@ -116,13 +116,14 @@ func (c *Client) do(ctx context.Context, r call) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.op(), err)
 	}
+	asked := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return unreachable(ctx, timed, c.cfg.RootURL, r.op(), err)
 	}
 	defer resp.Body.Close()
 	if r.clocks != nil {
-		*r.clocks = readClocks(resp)
+		*r.clocks = readClocks(resp, asked)
 	}
 	if resp.StatusCode >= 300 {
 		e, err := c.refused(resp, r)

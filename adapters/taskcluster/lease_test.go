@@ -35,6 +35,34 @@ func TestLeasesLastWhateverTheClockSays(t *testing.T) {
 	}
 }
 
+// An answer that lies unread, since the worker's process is stopped say, makes no
+// lease longer.
+func TestLeasesRunWhileAnAnswerIsOnItsWay(t *testing.T) {
+	const lease, delay = 20 * time.Minute, 10 * time.Minute
+	for _, ahead := range []time.Duration{0, -14 * time.Minute} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := worker
+				cfg.CallTimeout = time.Hour
+				granted := answer(200, map[string]any{"takenUntil": time.Now().Add(ahead + lease), "credentials": map[string]any{}})
+				c, _ := serve(t, cfg, map[string]http.HandlerFunc{
+					"POST /api/queue/v1/task/T/runs/1/reclaim": dated(ahead, func(w http.ResponseWriter, r *http.Request) {
+						granted(w, r)
+						<-time.After(delay)
+					}),
+				})
+				cl := hold(c, time.Minute)
+				if err := cl.Reclaim(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if left := time.Until(cl.TakenUntil()); left > lease-delay+greatestDelay || left < lease-delay-greatestDelay {
+					t.Errorf("%v are left of the lease, want %v", left, lease-delay)
+				}
+			})
+		})
+	}
+}
+
 // The monotonic clock is what goes on evenly: a time that lacks its reading would
 // be compared with a clock that may be set anew.
 func TestLeasesGoByTheMonotonicClock(t *testing.T) {
