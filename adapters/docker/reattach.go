@@ -28,6 +28,7 @@ const (
 	labelInstance   = "taskcluster-worker.instance"
 	labelTask       = "taskcluster-worker.task"
 	labelRun        = "taskcluster-worker.run"
+	labelStarted    = "taskcluster-worker.started" // in nanoseconds since the host was started
 	labelTranscript = "taskcluster-worker.transcript"
 	labelWorkDir    = "taskcluster-worker.workdir"
 	labelEgress     = "taskcluster-worker.egress"
@@ -47,6 +48,7 @@ func (e *Engine) labels() map[string]string {
 func (s *sandbox) labels(id task.RunID) map[string]string {
 	labels := s.e.labels()
 	labels[labelTask], labels[labelRun] = string(id.Task), strconv.Itoa(id.Run)
+	labels[labelStarted] = strconv.FormatInt(int64(sinceBoot()), 10)
 	labels[labelTranscript], labels[labelWorkDir] = filepath.Base(s.transcript.Path()), s.workDir
 	labels[labelEgress], labels[labelNetwork], labels[labelResting] = string(s.place.egress), s.place.network, s.place.resting
 	labels[labelSpoils], labels[labelGroup] = strconv.FormatBool(s.spoils), s.meter.parent
@@ -58,7 +60,8 @@ func (s *sandbox) labels(id task.RunID) map[string]string {
 type orphan struct {
 	run        task.RunID
 	id         string
-	transcript string // path
+	started    time.Duration // since the host was started
+	transcript string        // path
 	workDir    string
 	place      place // empty if the container has ended
 	spoils     bool
@@ -73,12 +76,13 @@ type orphan struct {
 // to it.
 func (e *Engine) orphanOf(c container.Summary) *orphan {
 	run, err := strconv.Atoi(c.Labels[labelRun])
+	started, startedErr := strconv.ParseInt(c.Labels[labelStarted], 10, 64)
 	name := c.Labels[labelTranscript]
-	if err != nil || name == "" || name != filepath.Base(name) {
+	if err != nil || startedErr != nil || name == "" || name != filepath.Base(name) {
 		return nil
 	}
 	o := &orphan{
-		run: task.RunID{Task: task.ID(c.Labels[labelTask]), Run: run}, id: c.ID,
+		run: task.RunID{Task: task.ID(c.Labels[labelTask]), Run: run}, id: c.ID, started: time.Duration(started),
 		transcript: filepath.Join(e.dir, transcripts, name), workDir: c.Labels[labelWorkDir],
 		spoils: c.Labels[labelSpoils] == strconv.FormatBool(true), group: c.Labels[labelGroup],
 		image: engine.Image{Hash: c.ImageID, ArchiveHash: c.Labels[labelArchive]}, devices: strings.Split(c.Labels[labelDevices], ","),
@@ -170,7 +174,8 @@ func (e *Engine) adopt(o *orphan, log *tasklog.Log) (*sandbox, error) {
 	}
 	s := newSandbox(e, log)
 	s.transcript, s.id, s.workDir, s.place, s.spoils = t, o.id, o.workDir, o.place, o.spoils
-	s.began, s.image, s.meter = t.Started(), o.image, meter{e: e, parent: o.group}
+	s.began = time.Now().Add(-max(0, sinceBoot()-o.started)) // by the clock of today
+	s.image, s.meter = o.image, meter{e: e, parent: o.group}
 	s.release = o.release
 	return s, nil
 }

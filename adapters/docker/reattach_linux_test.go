@@ -145,6 +145,20 @@ func TestBinaryOutputSurvivesReattachment(t *testing.T) {
 	}
 }
 
+// TestStartIsNotTheTasksToChange has a task write all over the header of its
+// transcript, but for what is needed to reattach.
+func TestStartIsNotTheTasksToChange(t *testing.T) {
+	s := succeed(t, docker.Config{Egress: docker.EgressNone}, shell(
+		"printf '\\377\\377\\377\\377\\377\\377\\377\\177' | dd of=/.taskcluster/transcript bs=1 seek=24 conv=notrunc; echo rea''dy; sleep 1000000"))
+	s.await(t, "ready")
+	ready := time.Now()
+	s.detach(t)
+	s.reattach(t)
+	if got := s.sandbox.(engine.Reattached).Started(); got.After(ready) {
+		t.Errorf("the task has started at %v, and was running at %v", got, ready)
+	}
+}
+
 // TestKilledWorker has a worker that ends without a word: here, it is still
 // there, and does no harm to the next one.
 func TestKilledWorker(t *testing.T) {

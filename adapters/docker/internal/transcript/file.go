@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 )
 
 // File is the worker's end.
@@ -41,7 +40,6 @@ func Create(path string, s Spec, goAhead bool) (*File, error) {
 		b[goAt] = 1
 	}
 	order.PutUint64(b[beatAt:], 1)
-	order.PutUint64(b[startedAt:], uint64(sinceBoot())) //nolint:gosec // it is not negative
 	frames := int64(specAt + len(raw))
 	order.PutUint64(b[framesAt:], uint64(frames))
 	order.PutUint64(b[forgottenAt:], uint64(frames))
@@ -150,15 +148,6 @@ func (f *File) put(at int64, v uint64) error {
 	order.PutUint64(b[:], v)
 	_, err := f.f.WriteAt(b[:], at)
 	return err
-}
-
-// Started returns when the transcript was made, by the clock of today.
-func (f *File) Started() time.Time {
-	var b [8]byte
-	if _, err := f.f.ReadAt(b[:], startedAt); err != nil {
-		return time.Now()
-	}
-	return time.Now().Add(-max(0, sinceBoot()-time.Duration(order.Uint64(b[:])))) //nolint:gosec // nonsense does no harm
 }
 
 // forgetPiece is how much is forgotten at a time.

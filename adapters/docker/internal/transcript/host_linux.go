@@ -3,21 +3,11 @@ package transcript
 import (
 	"errors"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const noFollow = unix.O_NOFOLLOW
-
-// sinceBoot returns the time since the host was started, which nobody sets.
-func sinceBoot() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
-}
 
 // lock locks a file for as long as this process has it open.
 func lock(f *os.File) error {

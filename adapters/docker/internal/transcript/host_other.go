@@ -2,15 +2,9 @@
 
 package transcript
 
-import (
-	"os"
-	"time"
-)
+import "os"
 
 const noFollow = 0
-
-// sinceBoot returns the time since some moment of the past.
-func sinceBoot() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
 func lock(*os.File) error { return nil }
 

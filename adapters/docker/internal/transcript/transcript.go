@@ -57,12 +57,11 @@ type Done struct {
 
 // The header.
 const (
-	magic = "tctrans1"
+	magic = "tctrans2"
 
 	goAt        = 8  // byte: the first process may go ahead
 	signaledAt  = 9  // byte: a worker has signaled the task
 	beatAt      = 16 // 8 bytes that change for as long as a worker is there
-	startedAt   = 24 // 8 bytes: when the file was made, in nanoseconds since the host was started
 	forgottenAt = 32 // 8 bytes: the offset before which there are no frames any more
 	framesAt    = 40 // 8 bytes: the offset of the first frame
 	specSizeAt  = 48 // 4 bytes

@@ -194,18 +194,6 @@ func TestFrameThatIsStoredInPartLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestStarted(t *testing.T) {
-	before := time.Now()
-	f, _ := create(t, Spec{})
-	after := time.Now()
-	const precision = 10 * time.Millisecond
-	for range 2 {
-		if got := f.Started(); got.Before(before.Add(-precision)) || got.After(after.Add(precision)) {
-			t.Errorf("started at %v, want %v to %v", got, before, after)
-		}
-	}
-}
-
 func TestWhatTheSidesTellEachOther(t *testing.T) {
 	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{}, false)
 	if err != nil {
@@ -279,7 +267,6 @@ func FuzzHostileTranscript(f *testing.F) {
 		}
 		defer func() { _ = file.Close() }()
 		_, _ = file.Done() // any answer will do
-		_ = file.Started()
 		r, _ := file.ReadFrom(at)
 		var read int64
 		for {
