@@ -27,7 +27,7 @@ KEEP    ?=
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(BIN)/dc-linux-worker ## Build the worker, and a real open-source program with it.
@@ -59,7 +59,7 @@ FORCE:
 # Engines embed small programs: the native one would otherwise have to start the
 # whole worker for each task, the docker one needs one that any image can run.
 .PHONY: embedded
-embedded:
+embedded: ## Build the small programs that the engines embed: needed after they change.
 	go generate ./adapters/native ./adapters/docker
 
 .PHONY: setup
