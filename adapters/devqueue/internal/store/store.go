@@ -10,13 +10,18 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // DB is an open database file.
 type DB struct{ bolt *bbolt.DB }
 
-// Open opens the database in the file, or creates it. It fails when another
-// process holds the file.
+// ErrInUse is returned if another process holds the file.
+var ErrInUse = errors.New("another process uses it")
+
+// Open opens the database in the file, or creates it.
+//
+// Errors: ErrInUse, if that is so for a second.
 func Open(file string) (*DB, error) {
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{
 		Timeout: time.Second,
@@ -26,6 +31,9 @@ func Open(file string) (*DB, error) {
 		NoSync: true, NoFreelistSync: true, NoGrowSync: true,
 		FreelistType: bbolt.FreelistMapType,
 	})
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		err = ErrInUse
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", file, err)
 	}

@@ -51,9 +51,12 @@ func TestOneProcessHoldsTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "db")
 	db := open(t, file)
 	defer db.Close()
-	if second, err := store.Open(file); err == nil {
+	second, err := store.Open(file)
+	if err == nil {
 		_ = second.Close()
-		t.Error("the file was opened twice")
+	}
+	if !errors.Is(err, store.ErrInUse) {
+		t.Errorf("got error %v, want %v", err, store.ErrInUse)
 	}
 }
 
