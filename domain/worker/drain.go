@@ -76,7 +76,11 @@ func (d *drain) listen(ctx context.Context, sources []interrupt.Source) (stop fu
 
 // notice takes the worker as far as n asks for. It never takes it back.
 func (d *drain) notice(n interrupt.Notice) {
-	d.log.InfoContext(d.saving, "interruption", slog.String("cause", n.Cause), slog.Time("deadline", n.Deadline))
+	attrs := []slog.Attr{slog.String("cause", n.Cause)}
+	if !n.Deadline.IsZero() { // without one, running tasks may finish
+		attrs = append(attrs, slog.Time("deadline", n.Deadline))
+	}
+	d.log.LogAttrs(d.saving, slog.LevelInfo, "interruption", attrs...)
 	d.stopClaiming()
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +35,25 @@ func TestPlan(t *testing.T) {
 			want := plan{now.Add(tt.stop), now.Add(tt.kill), now.Add(tt.logs), now.Add(tt.end)}
 			if got != want {
 				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestOnlyANoticeWithADeadlineTellsOne(t *testing.T) {
+	deadline := time.Now().Add(time.Hour)
+	for name, tt := range map[string]struct {
+		deadline time.Time
+		want     bool
+	}{"a drain": {}, "a termination": {deadline, true}} {
+		t.Run(name, func(t *testing.T) {
+			var said strings.Builder
+			d := newDrain(time.Minute, time.Second, slog.New(slog.NewTextHandler(&said, nil)))
+			d.notice(interrupt.Notice{Cause: "test", Deadline: tt.deadline})
+			d.close()
+			line, _, _ := strings.Cut(said.String(), "\n")
+			if got := strings.Contains(line, " deadline="); got != tt.want || !strings.Contains(line, "cause=test") {
+				t.Errorf("it said %q; whether that has a deadline: got %v, want %v", line, got, tt.want)
 			}
 		})
 	}
