@@ -81,7 +81,7 @@ func Open(ctx context.Context, cfg Config, tel telemetry.Telemetry, log *slog.Lo
 	if err := os.Chmod(cfg.Dir, 0o700); err != nil { //nolint:gosec // G302: a directory needs to be searched
 		return nil, nil, fmt.Errorf("open journal: %w", err)
 	}
-	unlock, err := lock(ctx, cfg)
+	unlock, err := lock(ctx, cfg, log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open journal: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,8 +20,9 @@ var ErrInUse = errors.New("another worker uses the directory")
 const poll = 50 * time.Millisecond
 
 // lock makes the directory this process's alone, and returns what ends that.
-// The system ends it with the process, however that ends.
-func lock(ctx context.Context, cfg Config) (unlock func(), err error) {
+// The system ends it with the process, however that ends. Waiting is told once:
+// an operator who sees nothing for a minute does not know what for.
+func lock(ctx context.Context, cfg Config, log *slog.Logger) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(cfg.Dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -34,7 +36,7 @@ func lock(ctx context.Context, cfg Config) (unlock func(), err error) {
 	defer cancel()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	for ask := cfg.Ask; ; {
+	for ask, told := cfg.Ask, cfg.Wait <= 0; ; {
 		taken, err := tryLock(f)
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
@@ -51,6 +53,11 @@ func lock(ctx context.Context, cfg Config) (unlock func(), err error) {
 				return nil, fmt.Errorf("%w %s, and cannot be asked to make way: process %d: %w", ErrInUse, cfg.Dir, pid, err)
 			}
 			ask = nil
+		}
+		if !told {
+			log.InfoContext(ctx, "waiting for the worker that uses the directory to end",
+				slog.String("dir", cfg.Dir), slog.String("process", owner(f)), slog.String("atMost", cfg.Wait.String()))
+			told = true
 		}
 		select {
 		case <-ticker.C:

@@ -2,6 +2,7 @@ package journalfile
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -115,9 +116,10 @@ func TestOneWorkerAtATime(t *testing.T) {
 		t.Errorf("opened with %v, want that it was canceled", err)
 	}
 
+	var said bytes.Buffer
 	opened := make(chan error, 1)
 	go func() {
-		_, shut, err := Open(t.Context(), Config{Dir: dir, Wait: time.Minute}, telemetry.Off{}, discard)
+		_, shut, err := Open(t.Context(), Config{Dir: dir, Wait: time.Minute}, telemetry.Off{}, slog.New(slog.NewTextHandler(&said, nil)))
 		if err == nil {
 			shut()
 		}
@@ -131,6 +133,10 @@ func TestOneWorkerAtATime(t *testing.T) {
 	kill(t, cmd, lines)
 	if err := <-opened; err != nil {
 		t.Error(err)
+	}
+	told := fmt.Sprintf("process=%d atMost=1m0s\n", cmd.Process.Pid)
+	if got := said.String(); strings.Count(got, "waiting for the worker") != 1 || !strings.HasSuffix(got, told) {
+		t.Errorf("while it waited it said %q, want one line that ends with %q", got, told)
 	}
 }
 
