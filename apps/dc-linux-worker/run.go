@@ -94,6 +94,11 @@ func run(ctx context.Context, o runOptions, s command.Streams) (err error) {
 		_, _ = fmt.Fprintf(s.Err, "%s: %s\n", fileName(o.task), note)
 	}
 	l.Worker.Pool = def.TaskQueueID
+	if o.artifacts != "" {
+		if err := download.MakeDir(o.artifacts); err != nil {
+			return &command.Exit{Code: exitException, Err: err}
+		}
+	}
 
 	// A reader of the log that goes away must not end the process, which
 	// would leave the task's files behind.

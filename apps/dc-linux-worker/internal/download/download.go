@@ -26,6 +26,15 @@ type File struct {
 	File            string `json:"file"`            // empty if there is none
 }
 
+// MakeDir makes the directory for artifacts, if need be. Called before a task
+// runs, it spares whoever waits for the task a surprise at its end.
+func MakeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // G301: results are for whoever may read where they are stored
+		return fmt.Errorf("make directory for artifacts: %w", err)
+	}
+	return nil
+}
+
 // All stores the artifacts of a run in the directory dir, which is made if need
 // be, each under its name. With an empty dir it stores none, and only says what
 // there is. Artifacts without content get no file; those that cannot be stored
@@ -37,8 +46,8 @@ func All(ctx context.Context, c *client.Client, id task.RunID, dir string) ([]Fi
 	}
 	d := downloader{client: c, id: id, dir: dir}
 	if dir != "" {
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // G301: results are for whoever may read where they are stored
-			return nil, fmt.Errorf("make directory for artifacts: %w", err)
+		if err := MakeDir(dir); err != nil {
+			return nil, err
 		}
 		if d.root, err = os.OpenRoot(dir); err != nil {
 			return nil, fmt.Errorf("open directory for artifacts: %w", err)
