@@ -49,7 +49,7 @@ its task queue, until it is interrupted. It prints what the taskcluster CLI need
 to create tasks there.`,
 		Example: `  dc-linux-worker dev
   dc-linux-worker dev --listen 127.0.0.1:8080 --data ~/.cache/taskcluster-dev`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := loadConfig(o.config, os.Environ(), "", map[string]string{"worker.group": localGroup, "worker.pool": localPool})
 			if err != nil {

@@ -47,7 +47,7 @@ if the deployment refuses the worker or the worker does not work.`,
 		Example: `  dc-linux-worker start --config /etc/dc-linux-worker.yml
   DC_LINUX_WORKER_WORKER_CAPACITY=8 dc-linux-worker start --config /etc/dc-linux-worker.yml
   dc-linux-worker start --config /etc/dc-linux-worker.yml --take-over`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return start(cmd.Context(), o, s) },
 	}
 	command.ConfigFlag(cmd, &o.config)

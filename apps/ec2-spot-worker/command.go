@@ -86,7 +86,7 @@ mounts it where task data is. It runs as root, before the worker and whatever
 else stores something there. Where there are no such disks, or it has run
 before, it does nothing.`,
 		Example: "  ec2-spot-worker disks --bind /var/lib/docker",
-		Args:    cobra.NoArgs,
+		Args:    command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := load(sources(""))
 			if err != nil {

@@ -30,7 +30,7 @@ It exits with code 0 once it has stopped, 64 if the configuration is wrong, and 
 if the deployment refuses the worker or the worker does not work.`,
 		Example: `  ec2-spot-worker start
   ec2-spot-worker start --config /etc/ec2-spot-worker.yml`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			check := []string{"config", "check"}
 			if file != "" {

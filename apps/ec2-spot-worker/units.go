@@ -26,7 +26,7 @@ func unitsCommand(s command.Streams) *cobra.Command {
 prepare the instance's disks before. They expect the program to be
 /usr/local/bin/ec2-spot-worker, and its configuration /etc/ec2-spot-worker.yml.`,
 		Example: "  ec2-spot-worker units --dir /etc/systemd/system",
-		Args:    cobra.NoArgs,
+		Args:    command.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if err := writeUnits(dir, s); err != nil {
 				return &command.Exit{Code: exitFailed, Err: err}

@@ -13,6 +13,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// exitFailed is the exit code of a command that fails for another reason than
+// how it is called.
+const exitFailed = 1
+
 // ExitUsage is the exit code for bad usage or configuration: EX_USAGE of
 // sysexits.h.
 const ExitUsage = 64
@@ -49,6 +53,9 @@ func New(name, short, long string, commands ...*cobra.Command) *cobra.Command {
 	root.SilenceErrors = true
 	root.SilenceUsage = true
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+	})
 	return root
 }
 
@@ -57,13 +64,43 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   name,
 		Short: short,
-		Args:  cobra.NoArgs,
+		Args:  known,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return errors.New("expected a command: see " + cmd.CommandPath() + " --help")
 		},
 	}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// known refuses what is no command of a group, and says what may be meant.
+func known(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "see " + cmd.CommandPath() + " --help"
+	cmd.SuggestionsMinimumDistance = 2 // letters that may be wrong
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("unknown command %q for %q: %s", args[0], cmd.CommandPath(), hint)
+}
+
+// NoArgs refuses arguments of a command that takes flags alone.
+func NoArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("unexpected argument %q: see %s --help", args[0], cmd.CommandPath())
+}
+
+// Print writes what a command is there to print. That this fails is no fault of
+// the command line.
+func (s Streams) Print(text string) error {
+	if _, err := io.WriteString(s.Out, text); err != nil {
+		return &Exit{Code: exitFailed, Err: err}
+	}
+	return nil
 }
 
 // Execute runs a command line and returns the exit code. Errors are told on the

@@ -54,7 +54,10 @@ func TestExecute(t *testing.T) {
 		err   string // all that is said
 	}{
 		{"nothing to do", "", 64, "", "app: expected a command: see app --help\n"},
-		{"an unknown command", "prance", 64, "", `app: unknown command "prance" for "app"` + "\n"},
+		{"an unknown command", "prance", 64, "", `app: unknown command "prance" for "app": see app --help` + "\n"},
+		{"a misspelt command", "config chekc", 64, "", `app: unknown command "chekc" for "app config": did you mean check?` + "\n"},
+		{"an argument too many", "version now", 64, "", `app: unexpected argument "now": see app version --help` + "\n"},
+		{"an unknown flag", "config show --colour", 64, "", "app: unknown flag: --colour: see app config show --help\n"},
 		{"an error of several lines", "fail", 2, "", "app: first\napp: second\n"},
 		{"an exit without words", "quiet", 3, "", ""},
 		{"no command of config", "config", 64, "", "app: expected a command: see app config --help\n"},

@@ -26,13 +26,12 @@ func configCheck(app string, load Load, s Streams) *cobra.Command {
 		Long: `Check reads the configuration as "start" does, says all that is wrong with it,
 and then exits with code 64. It does not call the deployment.`,
 		Example: "  " + app + " config check --config worker.yml",
-		Args:    cobra.NoArgs,
+		Args:    NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if _, err := load(file, true); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(s.Out, "The configuration is fine.")
-			return err
+			return s.Print("The configuration is fine.\n")
 		},
 	}
 	ConfigFlag(cmd, &file)
@@ -48,14 +47,13 @@ func configShow(app string, table *setting.Table, load Load, s Streams) *cobra.C
 from: a line of the file, an environment variable, or a default. Secrets are
 hidden.`,
 		Example: "  TASKCLUSTER_CLIENT_ID=project/worker " + app + " config show --config worker.yml",
-		Args:    cobra.NoArgs,
+		Args:    NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			values, err := load(file, false)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprint(s.Out, table.YAML(values))
-			return err
+			return s.Print(table.YAML(values))
 		},
 	}
 	ConfigFlag(cmd, &file)
@@ -67,14 +65,13 @@ func configSchema(app string, table *setting.Table, s Streams) *cobra.Command {
 		Use:     "schema",
 		Short:   "Print the JSON schema of the configuration",
 		Example: "  " + app + " config schema >worker.schema.json",
-		Args:    cobra.NoArgs,
+		Args:    NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			schema, err := table.JSONSchema("Configuration of " + app)
 			if err != nil {
 				return fmt.Errorf("make schema: %w", err)
 			}
-			_, err = fmt.Fprintf(s.Out, "%s\n", schema)
-			return err
+			return s.Print(fmt.Sprintf("%s\n", schema))
 		},
 	}
 }

@@ -44,11 +44,10 @@ func Version(app, linked string, s Streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(s.Out, "%s %s\nrevision %s\n%s %s/%s\n",
-				app, BuildVersion(linked), cmp.Or(revision(), "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			return s.Print(fmt.Sprintf("%s %s\nrevision %s\n%s %s/%s\n",
+				app, BuildVersion(linked), cmp.Or(revision(), "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH))
 		},
 	}
 }

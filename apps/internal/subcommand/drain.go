@@ -43,7 +43,7 @@ that they run again elsewhere; that may follow a drain without.
 It exits with code 0 if the worker drains, 1 if none heeds it, and 64 if the
 configuration is wrong.`,
 		Example: "  " + app + " drain --config /etc/" + app + ".yml\n  " + app + " drain --config /etc/" + app + ".yml --abort",
-		Args:    cobra.NoArgs,
+		Args:    command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := stateDir(file)
 			if err != nil {
@@ -77,6 +77,5 @@ func drain(ctx context.Context, dir string, o drainOptions, s command.Streams) e
 	if o.abort {
 		says = "The worker claims no more tasks, reports those that run as worker-shutdown, and stops."
 	}
-	_, err = fmt.Fprintln(s.Out, says)
-	return err
+	return s.Print(says + "\n")
 }

@@ -20,14 +20,13 @@ func PayloadSchema(app string, compose func(file string, s command.Streams) (*wo
 		Long: `Payload-schema prints the schema that task.payload is checked against. It is made
 of what the engine and the plugins define.`,
 		Example: "  " + app + " payload-schema --config worker.yml",
-		Args:    cobra.NoArgs,
+		Args:    command.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			w, err := compose(file, s)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(s.Out, "%s\n", w.PayloadSchema())
-			return err
+			return s.Print(fmt.Sprintf("%s\n", w.PayloadSchema()))
 		},
 	}
 	command.ConfigFlag(cmd, &file)
