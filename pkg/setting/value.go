@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,11 +26,16 @@ func (s *Setting) Check(value string) error {
 	return nil
 }
 
+// userinfo is what a URL may have of a user and a password. Too much is taken
+// for that rather than too little.
+var userinfo = regexp.MustCompile(`//.*@`)
+
+// quote returns a value for a message, without what may be secret in it.
 func (s *Setting) quote(value string) string {
 	if s.Secret {
 		return "something else"
 	}
-	return strconv.Quote(value)
+	return strconv.Quote(userinfo.ReplaceAllString(value, "//(hidden)@"))
 }
 
 var errRange = errors.New("out of range")
