@@ -37,7 +37,9 @@ func main() {
 	t := &task{w: w, spec: spec, children: c}
 	go c.reap()
 	go t.passSignals()
-	go t.watchWorker()
+	// That a worker has ended is not told from locks that are not seen here: it
+	// is looked for before the task can do anything that the worker may end at.
+	go t.watchWorker(spec.Bound && w.WorkerSeen())
 	t.awaitGo()
 	os.Exit(t.run())
 }

@@ -40,9 +40,9 @@ func (t *task) passSignals() {
 }
 
 // watchWorker ends the task where no worker has come for long, or with the one
-// that it is bound to.
-func (t *task) watchWorker() {
-	if t.spec.Bound && t.w.AwaitWorkersEnd() {
+// that it is bound to, if that is seen.
+func (t *task) watchWorker(bound bool) {
+	if bound && t.w.AwaitWorkersEnd() == nil {
 		exitKilled()
 	}
 	if t.spec.Patience <= 0 {

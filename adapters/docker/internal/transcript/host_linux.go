@@ -17,17 +17,24 @@ func lock(f *os.File) error {
 	return nil
 }
 
-// AwaitWorkersEnd waits for the end of the worker that the task is bound to. It
-// returns false, at once, where it is not seen that the worker has locked the
-// file: either it has ended already, or locks do not reach into the container.
-func (w *Writer) AwaitWorkersEnd() bool {
+// WorkerSeen reports whether the worker that the task is bound to is seen to have
+// the file locked. If not, it has ended already, or locks do not reach into the
+// container.
+func (w *Writer) WorkerSeen() bool {
 	fd := int(w.f.Fd())
-	if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
-		return false
+	err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
+	if err == nil {
+		_ = unix.Flock(fd, unix.LOCK_UN)
 	}
+	return errors.Is(err, unix.EWOULDBLOCK)
+}
+
+// AwaitWorkersEnd waits for the end of the worker that the task is bound to, which
+// was seen before.
+func (w *Writer) AwaitWorkersEnd() error {
 	for {
-		if err := unix.Flock(fd, unix.LOCK_SH); !errors.Is(err, unix.EINTR) {
-			return err == nil
+		if err := unix.Flock(int(w.f.Fd()), unix.LOCK_SH); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
 }

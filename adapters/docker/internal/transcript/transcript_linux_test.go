@@ -284,8 +284,8 @@ func FuzzHostileTranscript(f *testing.F) {
 // TestTaskIsBoundToItsWorker has a first process learn of the end of the worker,
 // and of nothing where it cannot.
 func TestTaskIsBoundToItsWorker(t *testing.T) {
-	if _, w := create(t, Spec{Commands: [][]string{{"a"}}}); w.AwaitWorkersEnd() {
-		t.Error("a worker that has not locked the file has ended")
+	if _, w := create(t, Spec{Commands: [][]string{{"a"}}}); w.WorkerSeen() {
+		t.Error("a worker is seen that has not locked the file")
 	}
 	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{Bound: true}, true)
 	if err != nil {
@@ -295,17 +295,20 @@ func TestTaskIsBoundToItsWorker(t *testing.T) {
 	if err != nil || !spec.Bound {
 		t.Fatalf("the first process is told %+v, %v", spec, err)
 	}
-	ended := make(chan bool, 1)
+	if !w.WorkerSeen() {
+		t.Error("the worker that has locked the file is not seen")
+	}
+	ended := make(chan error, 1)
 	go func() { ended <- w.AwaitWorkersEnd() }()
 	awaitWaiter(t, f.f)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !<-ended {
-		t.Error("the end of the worker is not seen as what it is")
+	if err := <-ended; err != nil {
+		t.Errorf("the end of the worker is not seen: %v", err)
 	}
-	if w.AwaitWorkersEnd() {
-		t.Error("the end of a worker is seen that had ended before")
+	if w.WorkerSeen() {
+		t.Error("a worker is seen that has ended")
 	}
 	if err := w.f.Close(); err != nil {
 		t.Error(err)
