@@ -141,6 +141,20 @@ func killWorker(t *testing.T, worker *exec.Cmd) {
 	}
 }
 
+// awaitTrue waits until something is so.
+func awaitTrue(t *testing.T, what string, isSo func() bool) {
+	t.Helper()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for !isSo() {
+		select {
+		case <-poll.C:
+		case <-t.Context().Done():
+			t.Fatalf("it is never so that %s", what)
+		}
+	}
+}
+
 // TestLogIsExactHoweverOftenTheWorkerIsKilled kills workers at random moments,
 // from their start to the end of the task and after.
 func TestLogIsExactHoweverOftenTheWorkerIsKilled(t *testing.T) {
@@ -157,9 +171,19 @@ func TestLogIsExactHoweverOftenTheWorkerIsKilled(t *testing.T) {
 		}
 	}
 	kill(25, 150*time.Millisecond)
-	started, err := filepath.Glob(filepath.Join(sandboxes, "*", workName, "started"))
-	if err != nil || len(started) != 1 {
-		t.Fatalf("the tasks %v were started, %v", started, err)
+	// On a machine that is busy, none may have got as far as to start the task.
+	starting, _, _ := startWorker(t, dir)
+	var started []string
+	awaitTrue(t, "the task starts", func() bool {
+		var err error
+		if started, err = filepath.Glob(filepath.Join(sandboxes, "*", workName, "started")); err != nil {
+			t.Fatal(err)
+		}
+		return len(started) > 0
+	})
+	killWorker(t, starting)
+	if len(started) != 1 {
+		t.Fatalf("the tasks %v were started", started)
 	}
 	if err := os.WriteFile(filepath.Join(filepath.Dir(started[0]), "stop"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -213,13 +237,7 @@ func checkCount(t *testing.T, log []byte) {
 func TestTaskOfKilledWorkerCanBeDiscarded(t *testing.T) {
 	dir := t.TempDir()
 	worker, _, _ := startWorker(t, dir)
-	for poll := time.NewTicker(time.Millisecond); len(processes(t, countingMark)) == 0; {
-		select {
-		case <-poll.C:
-		case <-t.Context().Done():
-			t.Fatal("the task does not start")
-		}
-	}
+	awaitTrue(t, "the task starts", func() bool { return len(processes(t, countingMark)) > 0 })
 	killWorker(t, worker)
 	if len(processes(t, countingMark)) == 0 {
 		t.Error("the task has ended with the worker")

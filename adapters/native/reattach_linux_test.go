@@ -102,13 +102,7 @@ func TestTaskEndsWhereNoWorkerComes(t *testing.T) {
 	if err := e.Detach(); err != nil {
 		t.Fatal(err)
 	}
-	for poll := time.NewTicker(time.Millisecond); len(processes(t, mark)) > 0; {
-		select {
-		case <-poll.C:
-		case <-t.Context().Done():
-			t.Fatal("the task goes on")
-		}
-	}
+	awaitTrue(t, "the task ends", func() bool { return len(processes(t, mark)) == 0 })
 	e = open(t, e.config)
 	if runs, err := e.Orphans(t.Context()); err != nil || len(runs) > 0 {
 		t.Errorf("there are orphans: %v, %v", runs, err)
