@@ -262,6 +262,9 @@ func (e *Engine) Close() error {
 	if e.trash != nil {
 		e.trash.close()
 	}
+	if e.orphans != nil { // it was begun with a sweep
+		e.sweepAgain()
+	}
 	if e.groups != nil {
 		e.groups.Sweep(e.orphanGroups()...)
 	}

@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/docker"
+	"github.com/taskcluster/taskcluster-worker/adapters/docker/dockertest"
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
@@ -346,5 +348,30 @@ func TestNoDirectoryMeansNoOrphans(t *testing.T) {
 	}
 	if left := leftovers(t, c.Instance); len(left) > 0 {
 		t.Errorf("the engine has left %v", left)
+	}
+}
+
+// A daemon that goes away may bring back what it has said to be removed.
+func TestWhatADaemonBringsBackIsRemoved(t *testing.T) {
+	e := open(t, docker.Config{Egress: docker.EgressNone})
+	if r, log := run(t, e, shell("echo done")); !r.Result().Success {
+		t.Errorf("result %+v:\n%s", r.Result(), log)
+	}
+	c, err := daemon.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	labels := map[string]string{"taskcluster-worker.instance": t.Name()}
+	back, err := c.NetworkCreate(t.Context(), t.Name(), client.NetworkCreateOptions{Labels: labels})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.ContainerCreate(t.Context(), client.ContainerCreateOptions{
+		Config:     &container.Config{Image: dockertest.Image, Cmd: []string{"true"}, Labels: labels},
+		HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(back.ID)},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

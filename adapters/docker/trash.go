@@ -9,57 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
-
-	"github.com/taskcluster/taskcluster-worker/domain/task"
 )
-
-// mine selects what carries the labels.
-func (e *Engine) mine() client.Filters {
-	return client.Filters{}.Add("label", labelInstance+"="+e.config.Instance)
-}
-
-// sweep removes the containers and networks of an earlier worker, but for what
-// can be reattached.
-func (e *Engine) sweep(ctx context.Context) error {
-	containers, err := e.daemon.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.mine()})
-	if err != nil {
-		return fmt.Errorf("list containers: %w", err)
-	}
-	e.orphans = map[task.RunID]*orphan{}
-	keep := map[string]bool{} // IDs and paths
-	for _, c := range containers.Items {
-		if o := e.orphanOf(c); o != nil && e.orphans[o.run] == nil {
-			e.log.InfoContext(ctx, "task of an earlier worker found", slog.String("run", o.run.String()), slog.String("container", o.id))
-			e.orphans[o.run] = o
-			keep[o.id], keep[o.place.network], keep[o.place.resting], keep[o.transcript] = true, true, true, true
-			e.networks.occupy(o.place)
-			o.loans = e.pools.hold(o.devices)
-		}
-	}
-	for _, c := range containers.Items {
-		if keep[c.ID] {
-			continue
-		}
-		e.log.InfoContext(ctx, "remove a container that was left", slog.String("container", c.ID),
-			slog.String("taskId", c.Labels[labelTask]), slog.String("runId", c.Labels[labelRun]))
-		if err := e.removeContainer(ctx, c.ID); err != nil {
-			return err
-		}
-	}
-	networks, err := e.daemon.NetworkList(ctx, client.NetworkListOptions{Filters: e.mine()})
-	if err != nil {
-		return fmt.Errorf("list networks: %w", err)
-	}
-	for _, n := range networks.Items {
-		if keep[n.ID] {
-			continue
-		}
-		if err := e.removeNetwork(ctx, n.ID); err != nil {
-			return err
-		}
-	}
-	return e.clearDir(keep)
-}
 
 // removeContainer ends a container and removes it with its anonymous volumes. It
 // is no error if there is none.
