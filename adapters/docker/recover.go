@@ -63,3 +63,20 @@ func (s *sandbox) await() (ended bool, code int) {
 func shutdown(err error, message string) error {
 	return &fault.Error{Kind: fault.Shutdown, Message: message, Err: err}
 }
+
+// oomKilled reports whether the OOM killer has ended the container, of which the
+// daemon has not said so with its end: it learns of either by itself, in any order.
+func (s *sandbox) oomKilled() bool {
+	const attempts, pause = 10, 50 * time.Millisecond
+	for range attempts {
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+			return false
+		}
+		if state, err := s.inspect(); err != nil || state.OOMKilled {
+			return err == nil
+		}
+	}
+	return false
+}

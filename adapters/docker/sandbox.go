@@ -198,6 +198,9 @@ func (s *sandbox) inspect() (container.State, error) {
 	return *r.Container.State, nil
 }
 
+// killedExit is the exit code of what SIGKILL has ended.
+const killedExit = 128 + 9
+
 // conclude makes the result of a task whose container has ended, and whose
 // output is in the log.
 func (s *sandbox) conclude(state container.State, t *transcriber) error {
@@ -217,6 +220,9 @@ func (s *sandbox) conclude(state container.State, t *transcriber) error {
 	}
 	signaled := killed || stopped || s.transcript.Signaled() // by an earlier worker
 	killed = killed && (done == nil || done.Signaled)        // it may have ended before
+	if state.ExitCode == killedExit && !state.OOMKilled && !signaled && s.e.config.Limits.MemoryBytes > 0 {
+		state.OOMKilled = s.oomKilled()
+	}
 	switch {
 	case done != nil && (signaled || !done.Signaled):
 	case done == nil && (signaled || state.OOMKilled):
@@ -235,7 +241,7 @@ func (s *sandbox) conclude(state container.State, t *transcriber) error {
 		User: used.User, Kernel: used.Kernel, Wall: max(done.Total.Wall, 1), PeakMemory: used.PeakMemory,
 	}
 	r.OOM = state.OOMKilled && !r.Killed && !r.Success
-	if r.ExitCode == 128+9 && (r.Killed || r.OOM) {
+	if r.ExitCode == killedExit && (r.Killed || r.OOM) {
 		r.ExitCode, r.Signal = -1, "killed"
 	}
 	t.tellEnd(func(l *tasklog.Log) {
