@@ -436,7 +436,7 @@ func TestWhatAnEarlierWorkerLeftIsRemoved(t *testing.T) {
 func TestLeastLimitOfProcesses(t *testing.T) {
 	e := open(t, docker.Config{Egress: docker.EgressNone, Limits: docker.Limits{PIDs: 16}})
 	for range 3 {
-		r, log := run(t, e, shell("f() { f & f & wait; }; (f) 2>/dev/null & sleep 1; echo survived; exit 3"))
+		r, log := run(t, e, shell("f() { f & f & wait; }; sleep 1 & timer=$!; (f) 2>/dev/null & wait $timer; echo survived; exit 3"))
 		if got := r.Result(); got.ExitCode != 3 || !strings.Contains(log.String(), "survived") {
 			t.Errorf("result %+v:\n%s", got, log)
 		}
