@@ -44,6 +44,7 @@ func StartPodman(registries ...string) (_ *Podman, err error) {
 	p.cmd = exec.Command("podman", "--root", filepath.Join(dir, "data"), "--runroot", filepath.Join(dir, "run"),
 		"--tmpdir", filepath.Join(dir, "tmp"), "--cgroup-manager=cgroupfs", "--events-backend=file", "--runtime=runc",
 		"system", "service", "--time=0", p.Host())
+	p.cmd.Dir = dir // conmon leaves a file there when a container is out of memory
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	var trusted strings.Builder
 	for _, r := range registries {
