@@ -63,15 +63,13 @@ func (t *transcriber) run(ctx context.Context, ended <-chan struct{}) {
 	beat := time.NewTicker(min(max(t.file.Spec.Patience/16, time.Millisecond), slowest))
 	defer beat.Stop()
 	for last := false; ; {
-		if t.err = t.copy(ctx); t.err != nil || last || ctx.Err() != nil {
+		if t.err = t.copy(ctx, beat.C); t.err != nil || last || ctx.Err() != nil {
 			return
 		}
 		select {
 		case <-t.changed:
 		case <-beat.C:
-			if err := t.file.Beat(); err != nil {
-				t.e.log.WarnContext(ctx, "tell a task that its worker is there", slog.Any("error", err))
-			}
+			t.beat(ctx)
 		case <-ended:
 			last = true
 		case <-ctx.Done():
@@ -80,9 +78,22 @@ func (t *transcriber) run(ctx context.Context, ended <-chan struct{}) {
 	}
 }
 
-// copy copies all frames that are there now.
-func (t *transcriber) copy(ctx context.Context) error {
+// beat tells the first process that its worker is there.
+func (t *transcriber) beat(ctx context.Context) {
+	if err := t.file.Beat(); err != nil {
+		t.e.log.WarnContext(ctx, "tell a task that its worker is there", slog.Any("error", err))
+	}
+}
+
+// copy copies all frames that are there now, of which there may be more and more
+// while it does.
+func (t *transcriber) copy(ctx context.Context, beat <-chan time.Time) error {
 	for ctx.Err() == nil {
+		select {
+		case <-beat:
+			t.beat(ctx)
+		default:
+		}
 		frame, err := t.reader.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -95,9 +106,9 @@ func (t *transcriber) copy(ctx context.Context) error {
 		} else {
 			t.tell(*frame.Event)
 		}
-	}
-	if err := t.file.Forget(t.reader.At()); err != nil {
-		t.e.log.WarnContext(ctx, "free output that is in the log", slog.Any("error", err))
+		if err := t.file.Forget(t.reader.At()); err != nil {
+			t.e.log.WarnContext(ctx, "free output that is in the log", slog.Any("error", err))
+		}
 	}
 	return nil
 }
