@@ -176,9 +176,10 @@ func (r *runner) step(ctx context.Context) {
 	case run.Running:
 		out = r.stage(ctx, r.await)
 	case run.Collecting:
+		r.recording.Draft(true) // a process that goes on from here collects anew
 		out = r.stage(ctx, r.collect)
 	case run.Finishing:
-		out = r.stage(ctx, r.finish)
+		out = r.stage(ctx, r.finish(r.run.Resolution()))
 	case run.Reporting:
 		out.event = r.report(ctx)
 		r.unguard() // the queue has done with the claim

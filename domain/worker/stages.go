@@ -171,7 +171,6 @@ func (r *runner) awaitResults(ctx context.Context) error {
 // decides; where the task has failed already, only its own wish for another run
 // changes that.
 func (r *runner) collect(ctx context.Context) (run.Event, error) {
-	r.recording.Draft(true) // a process that goes on from here collects anew
 	var first *fault.Error
 	for _, p := range r.plugins {
 		s, ok := p.part.(plugin.Stopper)
@@ -204,13 +203,15 @@ func (r *runner) collect(ctx context.Context) (run.Event, error) {
 	}
 }
 
-// finish seals the log and lets the plugins upload it.
-func (r *runner) finish(ctx context.Context) (run.Event, error) {
-	resolution := r.run.Resolution()
+// finish returns the stage that seals the log and lets the plugins upload it. The
+// run is the owner's, who may have stopped it meanwhile.
+func (r *runner) finish(resolution run.Resolution) func(context.Context) (run.Event, error) {
 	if resolution.Outcome == run.Undecided {
 		resolution.Outcome = run.Completed
 	}
-	return run.Finished{}, r.sealAndFinish(ctx, resolution)
+	return func(ctx context.Context) (run.Event, error) {
+		return run.Finished{}, r.sealAndFinish(ctx, resolution)
+	}
 }
 
 // sealAndFinish writes the tail of the log, seals it, and calls the Finishers
