@@ -145,11 +145,19 @@ func (r *runner) note(record journal.Record) {
 // that cannot go on.
 var errNotResumed = fault.Shutdownf("the worker was started again before the task had ended, and cannot go on with it")
 
+// errOver is what becomes of a run of which an earlier process has reported and
+// stored all there was: what it had disposed of already must not be stored again.
+var errOver = fmt.Errorf("the worker was started again when the run was over: %w", queue.ErrClaimLost)
+
 // comeBack begins a run that an earlier process has left. Its log is the owner's
 // before anything else happens, and is there to be removed if nothing does.
 func (r *runner) comeBack(ctx context.Context) outcome {
 	r.log.InfoContext(ctx, "run of an earlier process", slog.String("state", r.saved.State.String()), slog.Bool("sandbox", r.orphan))
 	position, err := r.resumeLog()
+	if r.saved.Resolution != nil && r.saved.State == run.Disposing {
+		r.resumed()
+		return outcome{err: errOver}
+	}
 	out := outcome{err: err}
 	if err == nil {
 		out = r.stage(ctx, func(ctx context.Context) (run.Event, error) { return r.takeOver(ctx, position) })

@@ -230,7 +230,9 @@ func (r *runner) advance(ctx context.Context, e run.Event) {
 			r.entry.Forget()
 		}
 	default:
-		r.note(journal.Reached{State: next.State()})
+		if !r.untold { // Disposing would say that there is nothing to report
+			r.note(journal.Reached{State: next.State()})
+		}
 	}
 	if state < run.Reporting && next.State() >= run.Reporting {
 		close(r.judged)

@@ -1,0 +1,224 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/taskcluster/taskcluster-worker/domain/fault"
+	"github.com/taskcluster/taskcluster-worker/domain/run"
+	"github.com/taskcluster/taskcluster-worker/domain/task"
+	"github.com/taskcluster/taskcluster-worker/domain/worker"
+	"github.com/taskcluster/taskcluster-worker/ports/artifact"
+	"github.com/taskcluster/taskcluster-worker/ports/artifact/artifacttest"
+	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
+	"github.com/taskcluster/taskcluster-worker/ports/plugin"
+)
+
+// publisher is a plugin that says something, and publishes a file and the log.
+type publisher struct{ refused bool }
+
+func (*publisher) Name() string          { return "publisher" }
+func (*publisher) PayloadSchema() []byte { return nil }
+
+func (p *publisher) NewTaskPlugin(t plugin.Task) (plugin.TaskPlugin, error) {
+	return &publication{t, p.refused}, nil
+}
+
+type publication struct {
+	t       plugin.Task
+	refused bool
+}
+
+func (*publication) Close() error { return nil }
+
+func (p *publication) upload(ctx context.Context, name, text string) error {
+	c := artifact.Content{Size: int64(len(text)), Length: int64(len(text)), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(text)), nil
+	}}
+	return p.t.Artifacts.Upload(ctx, artifact.Meta{Name: name, ContentType: "text/plain", Expires: p.t.Definition.Expires}, c)
+}
+
+func (p *publication) Stopped(ctx context.Context, _ engine.ResultSet) error {
+	p.t.Log.Infof("collected")
+	if p.refused {
+		return fault.Malformedf("the artifact is refused")
+	}
+	return p.upload(ctx, "file", "content")
+}
+
+func (p *publication) Salvage(ctx context.Context, _ run.Reason, r engine.ResultSet) error {
+	if r == nil {
+		return nil
+	}
+	p.t.Log.Infof("salvaged")
+	return p.upload(ctx, "file", "content")
+}
+
+func (p *publication) Finished(ctx context.Context, _ run.Resolution, l plugin.Log) error {
+	r, err := l.Open()
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	return p.upload(ctx, "log", string(text))
+}
+
+// trial is a task whose worker is killed, at any instant of it.
+type trial struct {
+	script  string
+	refused bool
+	stop    time.Duration    // when the worker is told to stop; never if zero
+	cancel  time.Duration    // when the task is canceled; never if zero
+	want    []run.Resolution // what may become of each run
+	said    []string         // what is in the log once, of a run that a sandbox ran for
+	again   int              // how often it may be there besides, once for each kill
+}
+
+// process starts a process of the worker.
+func (f *fixture) process(l *life, b *boxes, j *journaltest.Memory, artifacts artifact.Opener, p plugin.Plugin) (stop func() error) {
+	f.Helper()
+	f.deps.Engine = newMortalEngine(l, b)
+	f.deps.Queue, f.deps.Journal, f.deps.Logs = mortalQueue{f.queue, l}, mortalJournal{j, l}, mortalLogs{f.logs, l}
+	f.deps.Artifacts, f.deps.Plugins = mortalArtifacts{artifacts, l}, []plugin.Plugin{p}
+	w, err := worker.New(f.cfg, f.deps)
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(f.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
+
+// never is when a process is killed that is not.
+const never = -2
+
+// killed has the first process killed at the n-th thing that it does, and the second
+// at the m-th, and reports whether the first had so much to do.
+func (tt trial) killed(t *testing.T, n, m int) bool {
+	t.Helper()
+	died := 0
+	bubble(t, func(f *fixture) {
+		f.cfg.Capacity = 1
+		b, j := &boxes{all: map[task.RunID]*box{}, ran: map[task.RunID]int{}}, new(journaltest.Memory)
+		artifacts := &artifacttest.Memory{Queue: f.queue}
+		var trace bytes.Buffer
+		f.deps.Log = slog.New(slog.NewTextHandler(&trace, nil))
+		id := f.addTask(tt.script)
+		lives := []*life{newLife(n), newLife(m), newLife(never)}
+		for i, l := range lives {
+			stop := f.process(l, b, j, artifacts, &publisher{tt.refused})
+			if i == 0 && tt.stop > 0 {
+				time.AfterFunc(tt.stop, func() {
+					select {
+					case <-l.dead:
+					default:
+						f.notices <- interrupt.Notice{Cause: "test", Deadline: time.Now().Add(time.Minute)}
+					}
+				})
+			}
+			if i == 0 && tt.cancel > 0 {
+				time.AfterFunc(tt.cancel, func() { f.queue.Cancel(id.Task) })
+			}
+			select {
+			case <-l.dead:
+			case <-time.After(3 * time.Hour):
+			}
+			if err := stop(); err != nil {
+				f.Errorf("process %d ended with %v", i, err)
+			}
+			synctest.Wait()
+			select {
+			case <-l.dead:
+				died++
+				fmt.Fprintf(&trace, "----- killed: %s\n", l.last)
+				continue
+			default:
+			}
+			break
+		}
+		tt.judge(f, b, j, artifacts, id)
+		if f.Failed() {
+			f.Logf("killed at %d and %d:\n%s", n, m, trace.String())
+		}
+	})
+	return died > 0
+}
+
+// judge looks at what has become of a task.
+func (tt trial) judge(f *fixture, b *boxes, j *journaltest.Memory, artifacts *artifacttest.Memory, id task.RunID) {
+	f.Helper()
+	f.forgotten(j)
+	if len(b.all) > 0 {
+		f.Errorf("sandboxes are left: %v", b.all)
+	}
+	for i := range 5 {
+		id.Run = i
+		got := f.queue.Resolution(id)
+		if _, _, err := f.logs.Resume(id); err == nil {
+			f.Errorf("the log of run %d is left", i)
+		}
+		if got == (run.Resolution{}) && b.ran[id] == 0 {
+			break
+		}
+		if b.ran[id] > 1 {
+			f.Errorf("run %d was executed %d times", i, b.ran[id])
+		}
+		if !slices.Contains(tt.want, got) {
+			f.Errorf("run %d was resolved %v, want one of %v", i, got, tt.want)
+		}
+		log, ok := artifacts.Artifact(id, "log")
+		if !ok && got != (run.Resolution{}) {
+			f.Errorf("run %d has no log", i)
+			continue
+		}
+		if !ok {
+			continue
+		}
+		for _, line := range append([]string{"=== Task Finished ==="}, tt.said...) {
+			n := strings.Count(string(log.Body), line)
+			if n > 1+tt.again || n == 0 && (b.ran[id] == 1 && got.Reason != run.WorkerShutdown || line == "=== Task Finished ===") {
+				f.Errorf("%q is %d times in the log of run %d:\n%s", line, n, i, log.Body)
+			}
+		}
+		if _, ok := artifacts.Artifact(id, "file"); !ok && got == completed {
+			f.Errorf("run %d has no file", i)
+		}
+	}
+}
+
+// Whenever a worker is killed, and the next one, the runs come to the same end.
+func TestWorkerIsKilledAtAnyInstant(t *testing.T) {
+	shutdown := exception(run.WorkerShutdown)
+	output := []string{"=== Task Starting ===", "output of the task", "end of the task"}
+	for name, tt := range map[string]trial{
+		"of a task that succeeds":    {script: "ok", want: []run.Resolution{completed, shutdown}, said: append(output, "collected")},
+		"of a task that fails":       {script: "fail", want: []run.Resolution{failed, shutdown}, said: append(output, "collected")},
+		"of a task that is wrong":    {script: "wrong", want: []run.Resolution{exception(run.MalformedPayload), shutdown}},
+		"of a task that is refused":  {script: "ok", refused: true, want: []run.Resolution{exception(run.MalformedPayload), shutdown}, said: []string{"the artifact is refused"}, again: 2},
+		"of a task that is told":     {script: "heed", stop: 30 * time.Second, want: []run.Resolution{shutdown}, said: output},
+		"of a task that is canceled": {script: "heed", cancel: 30 * time.Second, want: []run.Resolution{shutdown, {}}, said: output},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// All pairs of instants would take too long.
+			for n := 0; tt.killed(t, n, never) && tt.killed(t, n, n*7%40) && !t.Failed(); n++ {
+			}
+		})
+	}
+}
