@@ -42,7 +42,7 @@ func (s *sandbox) Interrupt(ctx context.Context, i engine.Interruption) error {
 	s.mu.Unlock()
 
 	err := s.tell(ctx, i.File())
-	if signal && !s.signal(ctx, "TERM") {
+	if signal && !s.signal(ctx, "TERM", s.transcript.Stop) {
 		err = errors.Join(err, errors.New("signal container: it was not reached"))
 	}
 	return err

@@ -161,6 +161,25 @@ func TestStartIsNotTheTasksToChange(t *testing.T) {
 	}
 }
 
+// TestKilledTaskIsKnownAsSuch has the next worker come after a kill that the task
+// has ended well after, in the time that it had.
+func TestKilledTaskIsKnownAsSuch(t *testing.T) {
+	s := succeed(t, docker.Config{Egress: docker.EgressNone, Grace: time.Hour},
+		shell("trap 'exit 0' TERM; echo rea''dy; while :; do sleep 0.02; done"))
+	s.await(t, "ready")
+	if err := s.sandbox.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.sandbox.Wait(t.Context()); err != nil || !r.Result().Killed || r.Result().Success {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s.detach(t)
+	s.reattach(t)
+	if got := finish(t, s.sandbox).Result(); !got.Killed || got.Success {
+		t.Errorf("the next worker has the result %+v", got)
+	}
+}
+
 // TestKilledWorker has a worker that ends without a word: here, it is still
 // there, and does no harm to the next one.
 func TestKilledWorker(t *testing.T) {

@@ -210,6 +210,9 @@ func (s *sandbox) conclude(state container.State, t *transcriber) error {
 	done, err := s.transcript.Done()
 	err = errors.Join(t.err, err)
 	spoiled := errors.Is(err, transcript.ErrDamaged)
+	if !spoiled { // by an earlier worker
+		killed, stopped = killed || s.transcript.Killed(), stopped || s.transcript.Stopped()
+	}
 	switch {
 	case spoiled:
 		s.e.log.InfoContext(s.ctx, "a task has spoiled its transcript", slog.String("container", s.id), slog.Any("error", err))
@@ -218,8 +221,8 @@ func (s *sandbox) conclude(state container.State, t *transcriber) error {
 	case err != nil:
 		return fmt.Errorf("read what the task has left: %w", err)
 	}
-	signaled := killed || stopped || s.transcript.Signaled() // by an earlier worker
-	killed = killed && (done == nil || done.Signaled)        // it may have ended before
+	signaled := killed || stopped
+	killed = killed && (done == nil || done.Signaled) // it may have ended before
 	if state.ExitCode == killedExit && !state.OOMKilled && !signaled && s.e.config.Limits.MemoryBytes > 0 {
 		state.OOMKilled = s.oomKilled()
 	}
@@ -409,7 +412,7 @@ func (s *sandbox) Kill(context.Context) error {
 // that.
 func (s *sandbox) kill() {
 	if grace := s.e.config.Grace; grace > 0 && !s.stopping() {
-		s.signal(s.ctx, "TERM")
+		s.signal(s.ctx, "TERM", s.transcript.Kill)
 		select {
 		case <-s.ended:
 			return
@@ -418,7 +421,7 @@ func (s *sandbox) kill() {
 		case <-time.After(grace):
 		}
 	}
-	for !s.signal(s.ctx, "KILL") {
+	for !s.signal(s.ctx, "KILL", s.transcript.Kill) {
 		select {
 		case <-s.ended:
 			return
@@ -430,11 +433,12 @@ func (s *sandbox) kill() {
 }
 
 // signal reports whether a signal has reached the first process of the container,
-// which passes it on to the command, or there is nothing to reach.
-func (s *sandbox) signal(ctx context.Context, name string) bool {
+// which passes it on to the command, or there is nothing to reach. What it is for
+// is noted before, for the next worker.
+func (s *sandbox) signal(ctx context.Context, name string, note func() error) bool {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	if err := s.transcript.Signal(); err != nil { // a disk that is full keeps no task from its end
+	if err := note(); err != nil { // a disk that is full keeps no task from its end
 		s.e.log.WarnContext(ctx, "note that container is signaled", slog.String("container", s.id), slog.Any("error", err))
 	}
 	_, err := s.e.daemon.ContainerKill(ctx, s.id, client.ContainerKillOptions{Signal: name})

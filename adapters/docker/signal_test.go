@@ -76,7 +76,7 @@ func TestTaskIsSignaledThoughThatCannotBeNoted(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &sandbox{e: &Engine{daemon: daemon, log: slog.New(slog.DiscardHandler)}, id: "task", transcript: file}
-	if !s.signal(t.Context(), "KILL") || len(signals) != 1 || signals[0] != "KILL" {
+	if !s.signal(t.Context(), "KILL", file.Kill) || len(signals) != 1 || signals[0] != "KILL" {
 		t.Errorf("the container has got %v", signals)
 	}
 }

@@ -106,10 +106,7 @@ func (f *File) Remove() error { return os.Remove(f.path) }
 func (f *File) Path() string { return f.path }
 
 // Go has the first process go ahead.
-func (f *File) Go() error {
-	_, err := f.f.WriteAt([]byte{1}, goAt)
-	return err
-}
+func (f *File) Go() error { return f.raise(goAt) }
 
 // Gone reports whether the first process was let go ahead.
 func (f *File) Gone() bool { return f.flag(goAt) }
@@ -122,14 +119,22 @@ func (f *File) Refuse(cause error) error {
 	return w.Done(Done{Last: Executed{Failed: cause.Error(), ExitCode: 126}})
 }
 
-// Signal notes that a worker has signaled the task.
-func (f *File) Signal() error {
-	_, err := f.f.WriteAt([]byte{1}, signaledAt)
+// Stop notes that a worker tells the task to stop.
+func (f *File) Stop() error { return f.raise(stoppedAt) }
+
+// Stopped reports whether a worker has told the task to stop.
+func (f *File) Stopped() bool { return f.flag(stoppedAt) }
+
+// Kill notes that a worker kills the task.
+func (f *File) Kill() error { return f.raise(killedAt) }
+
+// Killed reports whether a worker has killed the task, or was about to.
+func (f *File) Killed() bool { return f.flag(killedAt) }
+
+func (f *File) raise(at int64) error {
+	_, err := f.f.WriteAt([]byte{1}, at)
 	return err
 }
-
-// Signaled reports whether a worker has signaled the task.
-func (f *File) Signaled() bool { return f.flag(signaledAt) }
 
 func (f *File) flag(at int64) bool {
 	var b [1]byte

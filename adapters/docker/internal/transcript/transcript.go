@@ -60,7 +60,8 @@ const (
 	magic = "tctrans2"
 
 	goAt        = 8  // byte: the first process may go ahead
-	signaledAt  = 9  // byte: a worker has signaled the task
+	stoppedAt   = 9  // byte: a worker has told the task to stop
+	killedAt    = 10 // byte: a worker has killed the task
 	beatAt      = 16 // 8 bytes that change for as long as a worker is there
 	forgottenAt = 32 // 8 bytes: the offset before which there are no frames any more
 	framesAt    = 40 // 8 bytes: the offset of the first frame

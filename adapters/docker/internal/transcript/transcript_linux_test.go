@@ -205,14 +205,14 @@ func TestWhatTheSidesTellEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = w.f.Close() }()
-	if w.MayGo() || f.Gone() || f.Signaled() {
+	if w.MayGo() || f.Gone() || f.Stopped() || f.Killed() {
 		t.Error("something was told before")
 	}
 	beat := w.Beat()
-	if err := errors.Join(f.Go(), f.Signal(), f.Beat()); err != nil {
+	if err := errors.Join(f.Go(), f.Stop(), f.Kill(), f.Beat()); err != nil {
 		t.Fatal(err)
 	}
-	if !w.MayGo() || !f.Gone() || !f.Signaled() || w.Beat() == beat {
+	if !w.MayGo() || !f.Gone() || !f.Stopped() || !f.Killed() || w.Beat() == beat {
 		t.Error("something was not told")
 	}
 }
