@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,6 +43,11 @@ type publication struct {
 func (*publication) Close() error { return nil }
 
 func (p *publication) upload(ctx context.Context, name, text string) error {
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	c := artifact.Content{Size: int64(len(text)), Length: int64(len(text)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(text)), nil
 	}}
@@ -81,6 +87,7 @@ type trial struct {
 	script  string
 	refused bool
 	stop    time.Duration    // when the worker is told to stop; never if zero
+	leave   time.Duration    // when it is to make way, if it is not killed before; never if zero
 	cancel  time.Duration    // when the task is canceled; never if zero
 	want    []run.Resolution // what may become of each run
 	said    []string         // what is in the log once, of a run that a sandbox ran for
@@ -88,7 +95,7 @@ type trial struct {
 }
 
 // process starts a process of the worker.
-func (f *fixture) process(l *life, b *boxes, j *journaltest.Memory, artifacts artifact.Opener, p plugin.Plugin) (stop func() error) {
+func (f *fixture) process(l *life, b *boxes, j *journaltest.Memory, artifacts artifact.Opener, p plugin.Plugin) (w *worker.Worker, stop func(), done <-chan error) {
 	f.Helper()
 	f.deps.Engine = newMortalEngine(l, b)
 	f.deps.Queue, f.deps.Journal, f.deps.Logs = mortalQueue{f.queue, l}, mortalJournal{j, l}, mortalLogs{f.logs, l}
@@ -97,13 +104,10 @@ func (f *fixture) process(l *life, b *boxes, j *journaltest.Memory, artifacts ar
 	if err != nil {
 		f.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(f.Context())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
-	return func() error {
-		cancel()
-		return <-done
-	}
+	ctx, stop := context.WithCancel(f.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	return w, stop, ended
 }
 
 // never is when a process is killed that is not.
@@ -113,9 +117,9 @@ const never = -2
 // at the m-th, and reports whether the first had so much to do.
 func (tt trial) killed(t *testing.T, n, m int) bool {
 	t.Helper()
-	died := 0
+	first := false
 	bubble(t, func(f *fixture) {
-		f.cfg.Capacity = 1
+		f.cfg.Capacity, f.cfg.Handover = 1, time.Second
 		b, j := &boxes{all: map[task.RunID]*box{}, ran: map[task.RunID]int{}}, new(journaltest.Memory)
 		artifacts := &artifacttest.Memory{Queue: f.queue}
 		var trace bytes.Buffer
@@ -123,7 +127,10 @@ func (tt trial) killed(t *testing.T, n, m int) bool {
 		id := f.addTask(tt.script)
 		lives := []*life{newLife(n), newLife(m), newLife(never)}
 		for i, l := range lives {
-			stop := f.process(l, b, j, artifacts, &publisher{tt.refused})
+			w, stop, done := f.process(l, b, j, artifacts, &publisher{tt.refused})
+			if i == 0 && tt.leave > 0 {
+				time.AfterFunc(tt.leave, w.MakeWay)
+			}
 			if i == 0 && tt.stop > 0 {
 				time.AfterFunc(tt.stop, func() {
 					select {
@@ -136,29 +143,34 @@ func (tt trial) killed(t *testing.T, n, m int) bool {
 			if i == 0 && tt.cancel > 0 {
 				time.AfterFunc(tt.cancel, func() { f.queue.Cancel(id.Task) })
 			}
+			var err error
 			select {
+			case err = <-done:
 			case <-l.dead:
+				stop()
+				err = <-done
 			case <-time.After(3 * time.Hour):
-			}
-			if err := stop(); err != nil {
-				f.Errorf("process %d ended with %v", i, err)
+				stop()
+				err = <-done
 			}
 			synctest.Wait()
-			select {
-			case <-l.dead:
-				died++
-				fmt.Fprintf(&trace, "----- killed: %s\n", l.last)
-				continue
-			default:
+			stop()
+			left := errors.Is(err, worker.ErrLeft)
+			if err != nil && !left {
+				f.Errorf("process %d ended with %v", i, err)
 			}
-			break
+			first = first || i == 0 && l.killed()
+			fmt.Fprintf(&trace, "----- killed: %t, at: %s, %v\n", l.killed(), l.last, err)
+			if !l.killed() && !left {
+				break
+			}
 		}
 		tt.judge(f, b, j, artifacts, id)
 		if f.Failed() {
 			f.Logf("killed at %d and %d:\n%s", n, m, trace.String())
 		}
 	})
-	return died > 0
+	return first
 }
 
 // judge looks at what has become of a task.
@@ -208,12 +220,18 @@ func TestWorkerIsKilledAtAnyInstant(t *testing.T) {
 	shutdown := exception(run.WorkerShutdown)
 	output := []string{"=== Task Starting ===", "output of the task", "end of the task"}
 	for name, tt := range map[string]trial{
-		"of a task that succeeds":    {script: "ok", want: []run.Resolution{completed, shutdown}, said: append(output, "collected")},
-		"of a task that fails":       {script: "fail", want: []run.Resolution{failed, shutdown}, said: append(output, "collected")},
-		"of a task that is wrong":    {script: "wrong", want: []run.Resolution{exception(run.MalformedPayload), shutdown}},
-		"of a task that is refused":  {script: "ok", refused: true, want: []run.Resolution{exception(run.MalformedPayload), shutdown}, said: []string{"the artifact is refused"}, again: 2},
-		"of a task that is told":     {script: "heed", stop: 30 * time.Second, want: []run.Resolution{shutdown}, said: output},
-		"of a task that is canceled": {script: "heed", cancel: 30 * time.Second, want: []run.Resolution{shutdown, {}}, said: output},
+		"of a task that succeeds":                                    {script: "ok", want: []run.Resolution{completed, shutdown}, said: append(output, "collected")},
+		"of a task that fails":                                       {script: "fail", want: []run.Resolution{failed, shutdown}, said: append(output, "collected")},
+		"of a task that is wrong":                                    {script: "wrong", want: []run.Resolution{exception(run.MalformedPayload), shutdown}},
+		"of a task that is refused":                                  {script: "ok", refused: true, want: []run.Resolution{exception(run.MalformedPayload), shutdown}, said: []string{"the artifact is refused"}, again: 2},
+		"of a task that is told":                                     {script: "heed", stop: 30 * time.Second, want: []run.Resolution{shutdown}, said: output},
+		"of a task whose artifacts are stored when the worker stops": {script: "ok", stop: 60500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: output},
+		"of a task whose log is stored when the worker stops":        {script: "ok", stop: 61500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: output},
+		"of a task that goes on when the worker makes way":           {script: "ok", leave: 30 * time.Second, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
+		"of a task whose artifacts are stored when it makes way":     {script: "ok", leave: 60500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
+		"of a task whose log is stored when it makes way":            {script: "ok", leave: 61500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
+		"of a task that is salvaged when it makes way":               {script: "ok", refused: true, leave: 60500 * time.Millisecond, want: []run.Resolution{exception(run.MalformedPayload), shutdown}, said: []string{"the artifact is refused"}, again: 2},
+		"of a task that is canceled":                                 {script: "heed", cancel: 30 * time.Second, want: []run.Resolution{shutdown, {}}, said: output},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// All pairs of instants would take too long.

@@ -34,14 +34,22 @@ var errKilled = errors.New("the process was killed")
 
 func newLife(n int) *life { return &life{dead: make(chan struct{}), left: n} }
 
+// killed reports whether it was.
+func (l *life) killed() bool {
+	select {
+	case <-l.dead:
+		return true
+	default:
+		return false
+	}
+}
+
 // does reports whether the process lives to do something.
 func (l *life) does(what string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	select {
-	case <-l.dead:
+	if l.killed() {
 		return false
-	default:
 	}
 	l.last = what
 	if l.left--; l.left == -1 {
@@ -311,15 +319,19 @@ func (b *box) line(i int) (string, <-chan struct{}) {
 // mortalEngine is the engine of a mortal process.
 type mortalEngine struct {
 	*scriptedEngine
-	l       *life
-	b       *boxes
-	orphans []task.RunID
+	l        *life
+	b        *boxes
+	orphans  []task.RunID
+	detached chan struct{} // closed by Detach
+	copying  sync.WaitGroup
 }
 
 func newMortalEngine(l *life, b *boxes) *mortalEngine {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return &mortalEngine{scriptedEngine: &scriptedEngine{}, l: l, b: b, orphans: slices.Collect(maps.Keys(b.all))}
+	return &mortalEngine{
+		scriptedEngine: &scriptedEngine{}, l: l, b: b, orphans: slices.Collect(maps.Keys(b.all)), detached: make(chan struct{}),
+	}
 }
 
 func (e *mortalEngine) NewBuilder(_ context.Context, o engine.Options) (engine.Builder, error) {
@@ -345,12 +357,27 @@ func (e *mortalEngine) Discard(_ context.Context, id task.RunID) error {
 	return nil
 }
 
-func (e *mortalEngine) Detach() error { return nil }
+func (e *mortalEngine) Detach() error {
+	if e.l.does("detach") {
+		close(e.detached)
+		e.copying.Wait()
+	}
+	return nil
+}
+
+// does reports whether the engine is to do something, since it was not detached.
+func (e *mortalEngine) does(what string) bool {
+	select {
+	case <-e.detached:
+		return false
+	default:
+		return e.l.does(what)
+	}
+}
 
 func (e *mortalEngine) attach(o engine.Options, b *box, from tasklog.Position) *mortalSandbox {
 	s := &mortalSandbox{e, o.Run, b, make(chan struct{})}
-	go func() {
-		defer close(s.copied)
+	e.copying.Go(func() {
 		for i := int(from); i < 2; {
 			line, changed := b.line(i)
 			if changed == nil {
@@ -362,9 +389,12 @@ func (e *mortalEngine) attach(o engine.Options, b *box, from tasklog.Position) *
 			case <-changed:
 			case <-e.l.dead:
 				return
+			case <-e.detached:
+				return
 			}
 		}
-	}()
+		close(s.copied)
+	})
 	return s
 }
 
@@ -405,6 +435,8 @@ func (s *mortalSandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
 			return nil, ctx.Err()
 		case <-s.e.l.dead:
 			return nil, errKilled
+		case <-s.e.detached:
+			return nil, engine.ErrDetached
 		}
 	}
 	s.e.b.mu.Lock()
@@ -416,21 +448,21 @@ func (s *mortalSandbox) Wait(ctx context.Context) (engine.ResultSet, error) {
 }
 
 func (s *mortalSandbox) Kill(context.Context) error {
-	if s.e.l.does("kill") {
+	if s.e.does("kill") {
 		s.b.stop("kill")
 	}
 	return nil
 }
 
 func (s *mortalSandbox) Interrupt(_ context.Context, i engine.Interruption) error {
-	if i.Stop && s.e.l.does("tell") {
+	if i.Stop && s.e.does("tell") {
 		s.b.stop("heed")
 	}
 	return nil
 }
 
 func (s *mortalSandbox) Abort(context.Context) error {
-	if s.e.l.does("abort") {
+	if s.e.does("abort") {
 		s.e.b.remove(s.id)
 	}
 	return nil
@@ -443,7 +475,7 @@ func (r *mortalResults) FS() fs.FS             { return fstest.MapFS{} }
 func (r *mortalResults) Dir() string           { return "task" }
 
 func (r *mortalResults) Close() error {
-	if r.s.e.l.does("close result set") {
+	if r.s.e.does("close result set") {
 		r.s.e.b.remove(r.s.id)
 	}
 	return nil
