@@ -520,3 +520,35 @@ func TestLogOfARunThatFailedWhileItWasCollectedSaysWhy(t *testing.T) {
 		}
 	})
 }
+
+// A crash of the host may bring back a run that was over, of which the log is gone:
+// that the queue has must stay.
+func TestLogThatIsGoneReplacesNone(t *testing.T) {
+	for _, orphan := range []bool{false, true} {
+		t.Run(fmt.Sprintf("with a sandbox: %v", orphan), func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				j, e := f.enduring()
+				stored := false
+				f.deps.Plugins = []plugin.Plugin{&scriptedPlugin{name: "log", finish: func(context.Context, run.Resolution, plugin.Log) error {
+					stored = true
+					return nil
+				}}}
+				id := f.leave(j, "forever", journal.Resolving{Resolution: exception(run.InternalError)})
+				if err := f.logs.Keep(); err != nil {
+					f.Fatal(err)
+				}
+				if orphan { // which still has what the task has printed
+					e.orphans = []task.RunID{id}
+				}
+				f.start()
+				f.expect(id, exception(run.InternalError))
+				f.sleep(time.Minute)
+				f.shutDown()
+				f.forgotten(j)
+				if stored != orphan {
+					f.Errorf("a log is stored: %v, want %v", stored, orphan)
+				}
+			})
+		})
+	}
+}

@@ -225,6 +225,9 @@ func (r *runner) resumeLog() (tasklog.Position, error) {
 	if err != nil {
 		r.log.WarnContext(r.held, "task log of an earlier process cannot be resumed, and begins anew", slog.Any("error", err))
 		position = 0
+		// Without a sandbox there is nothing that it could say, and a better one
+		// may be stored already.
+		r.bare = r.saved.Resolution != nil && !r.orphan
 		recording, err = r.w.deps.Logs.Record(r.claim.Run())
 	}
 	if err != nil {

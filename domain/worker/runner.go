@@ -45,6 +45,7 @@ type runner struct {
 	reached   atomic.Int64 // the run's state, for others to see
 	gone      bool         // the run is the next process's
 	untold    bool         // its resolution is the next process's to report
+	bare      bool         // an earlier process has left nothing to salvage
 	started   time.Time
 	entered   time.Time // when the run came into its state
 	spent     map[run.State]time.Duration

@@ -236,7 +236,7 @@ func (r *runner) sealAndFinish(ctx context.Context, resolution run.Resolution) e
 
 // salvage saves what it can of a run that is over for the queue.
 func (r *runner) salvage(ctx context.Context) {
-	if r.taskLog == nil || !r.settle(ctx) {
+	if r.taskLog == nil || r.bare || !r.settle(ctx) {
 		return
 	}
 	saving, cancel := until(ctx, r.w.drain.saving, r.w.cfg.Salvage)
