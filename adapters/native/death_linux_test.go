@@ -1,9 +1,14 @@
 package native
 
 import (
+	"context"
+	"io/fs"
+	"path"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestKillLeavesTimeToEnd(t *testing.T) {
@@ -19,6 +24,45 @@ func TestKillLeavesTimeToEnd(t *testing.T) {
 		t.Errorf("the result is %+v", r)
 	}
 	if !strings.Contains(log.String(), "bye\n") || strings.Contains(log.String(), "later\n") {
+		t.Errorf("the log is:\n%s", log)
+	}
+}
+
+// TestKillDoesWithoutTheSupervisor has one that does not answer: a task can keep
+// it from that for as long as the file system of its program, which may be the
+// task's own, does not let the program begin.
+func TestKillDoesWithoutTheSupervisor(t *testing.T) {
+	e := open(t, Config{})
+	e.killPatience = time.Millisecond
+	log := &safeBuffer{}
+	const mark = "native-kill-without-supervisor"
+	s := start(t, e, log, []string{"sh", "-c", "echo kept > file; echo ready; exec sh -c 'sleep 1000000; :' " + mark}).(*sandbox)
+	log.await(t, "ready\n")
+	if err := s.berth.process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := s.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Result(); got.Success || !got.Killed || got.ExitCode != -1 {
+		t.Errorf("the result is %+v", got)
+	}
+	if left := processes(t, mark); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+	if b, err := fs.ReadFile(r.FS(), path.Join(r.Dir(), "file")); string(b) != "kept\n" {
+		t.Errorf("read %q, %v", b, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "supervisor does not answer") {
 		t.Errorf("the log is:\n%s", log)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +41,8 @@ type Engine struct {
 	inMemory []string          // directories in place of which tasks see ones in memory
 
 	places places
+
+	killPatience time.Duration // how long a supervisor may take to kill a task
 
 	lock       *os.File
 	slots      chan struct{} // one for each berth there may be
@@ -94,6 +97,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	e.places = places{dir: filepath.Join(e.config.Dir, sandboxesName), instance: rand.Text()[:8]}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	e.close = sync.OnceValue(e.shut)
+	e.killPatience = 30 * time.Second
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())

@@ -36,6 +36,8 @@ type sandbox struct {
 
 	mu       sync.Mutex
 	yielded  bool // the berth is the result set's
+	killed   bool
+	forced   bool // the supervisor was killed, since it did not kill the task
 	aborted  bool
 	released <-chan struct{} // closed when an aborted task has ended
 }
@@ -48,6 +50,12 @@ func (s *sandbox) follow() {
 	for {
 		var event supervisor.Event
 		if err := s.berth.events.Decode(&event); err != nil {
+			if s.wasForced() {
+				<-s.berth.exited // and with it all processes of the task
+				s.reach(func(l *tasklog.Log) { l.Errorf("The task's supervisor does not answer, and was killed with the task") })
+				s.finish(&supervisor.Done{Killed: true})
+				return
+			}
 			// A task without the powers of root cannot do that: another run may well succeed.
 			s.err = &fault.Error{
 				Kind: fault.Shutdown, Message: "the task's supervisor was ended from outside: the host ran out of memory, say", Err: err,
@@ -262,10 +270,47 @@ func (s *sandbox) Kill(context.Context) error {
 	if s.aborted || s.yielded || s.e.leaving.Load() {
 		return nil
 	}
-	if err := s.berth.request(supervisor.Request{Kill: &supervisor.Kill{Grace: s.e.config.Grace}}); err != nil {
-		return ignoreDone(s.berth.process.Kill())
+	if s.killed {
+		return nil
 	}
+	s.killed = true
+	patience := s.e.config.Grace + s.e.killPatience
+	if err := s.berth.request(supervisor.Request{Kill: &supervisor.Kill{Grace: s.e.config.Grace}}); err != nil {
+		patience = 0
+	}
+	s.e.background.Go(func() {
+		select {
+		case <-s.ended:
+		case <-s.e.ctx.Done():
+		case <-time.After(patience):
+			s.force()
+		}
+	})
 	return nil
+}
+
+// force kills a supervisor that does not do as it is told, which a task can keep
+// it from: where its program is on a file system of its own, say, that does not
+// let it begin.
+func (s *sandbox) force() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.ended:
+		return
+	default:
+	}
+	if s.aborted || s.e.leaving.Load() {
+		return
+	}
+	s.forced = true
+	_ = s.berth.process.Kill() // fails if it has ended
+}
+
+func (s *sandbox) wasForced() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.forced
 }
 
 // Abort implements engine.Sandbox.

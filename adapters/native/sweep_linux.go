@@ -152,10 +152,3 @@ func awaitProcess(pidfd *os.File, patience time.Duration) (ended bool, err error
 		}
 	}
 }
-
-func ignoreDone(err error) error {
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil
-	}
-	return err
-}
