@@ -292,7 +292,7 @@ const boundPatience = 5 * time.Minute
 
 // newTranscript makes the transcript of a task.
 func (e *Engine) newTranscript(b *builder) (*transcript.File, error) {
-	spec := transcript.Spec{TTY: b.payload.TTY, Patience: e.config.OrphanTimeout}
+	spec := transcript.Spec{TTY: b.payload.TTY, Patience: e.config.OrphanTimeout, Backlog: e.config.Backlog}
 	if spec.Patience < 0 {
 		spec.Bound, spec.Patience = true, boundPatience
 	}

@@ -56,6 +56,7 @@ type Config struct {
 	DaemonPatience  time.Duration // how long to wait for a daemon that is gone; default 5 min
 	RemovalInterval time.Duration // between attempts to remove what could not be; default 10 s
 	OrphanTimeout   time.Duration // for how long a task goes on without a worker; default 1 h; negative if it ends with the worker
+	Backlog         int64         // bytes of output that no worker has logged yet, beyond which the task waits; default 1 GiB, at least 32 MiB
 }
 
 // Limits is what each task may use; 0 stands for no limit.
@@ -157,6 +158,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.OrphanTimeout == 0 {
 		c.OrphanTimeout = time.Hour
+	}
+	if c.Backlog <= 0 {
+		c.Backlog = 1 << 30
 	}
 	return c
 }

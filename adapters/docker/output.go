@@ -94,6 +94,7 @@ func (t *transcriber) copy(ctx context.Context, beat <-chan time.Time) error {
 			t.beat(ctx)
 		default:
 		}
+		t.forget(ctx) // be it what an earlier worker has read
 		frame, err := t.reader.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -106,11 +107,15 @@ func (t *transcriber) copy(ctx context.Context, beat <-chan time.Time) error {
 		} else {
 			t.tell(*frame.Event)
 		}
-		if err := t.file.Forget(t.reader.At()); err != nil {
-			t.e.log.WarnContext(ctx, "free output that is in the log", slog.Any("error", err))
-		}
 	}
 	return nil
+}
+
+// forget frees what is in the log, which makes room in the backlog.
+func (t *transcriber) forget(ctx context.Context) {
+	if err := t.file.Forget(t.reader.At()); err != nil {
+		t.e.log.WarnContext(ctx, "free output that is in the log", slog.Any("error", err))
+	}
 }
 
 // tell writes lines about an event.

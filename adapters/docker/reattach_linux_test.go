@@ -221,27 +221,40 @@ func TestKilledWorker(t *testing.T) {
 	}
 }
 
-func TestTaskEndsWhereNoWorkerComes(t *testing.T) {
-	s := succeed(t, docker.Config{Egress: docker.EgressNone, OrphanTimeout: 200 * time.Millisecond}, shell("echo rea''dy; sleep 1000000"))
-	s.await(t, "ready")
-	s.detach(t)
+// containerOf returns the container that an instance has, and a client.
+func containerOf(t *testing.T, instance string) (_ *client.Client, id string) {
+	t.Helper()
 	c, err := daemon.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = c.Close() }()
+	t.Cleanup(func() { _ = c.Close() })
 	containers, err := c.ContainerList(t.Context(), client.ContainerListOptions{
-		All: true, Filters: client.Filters{}.Add("label", "taskcluster-worker.instance="+s.c.Instance),
+		All: true, Filters: client.Filters{}.Add("label", "taskcluster-worker.instance="+instance),
 	})
 	if err != nil || len(containers.Items) != 1 {
 		t.Fatalf("the containers are %v, %v", containers.Items, err)
 	}
-	wait := c.ContainerWait(t.Context(), containers.Items[0].ID, client.ContainerWaitOptions{Condition: "not-running"})
+	return c, containers.Items[0].ID
+}
+
+// awaitContainersEnd waits for the end of the container that an instance has.
+func awaitContainersEnd(t *testing.T, instance string) {
+	t.Helper()
+	c, id := containerOf(t, instance)
+	wait := c.ContainerWait(t.Context(), id, client.ContainerWaitOptions{Condition: "not-running"})
 	select {
 	case <-wait.Result:
 	case err := <-wait.Error:
 		t.Fatal(err)
 	}
+}
+
+func TestTaskEndsWhereNoWorkerComes(t *testing.T) {
+	s := succeed(t, docker.Config{Egress: docker.EgressNone, OrphanTimeout: 200 * time.Millisecond}, shell("echo rea''dy; sleep 1000000"))
+	s.await(t, "ready")
+	s.detach(t)
+	awaitContainersEnd(t, s.c.Instance)
 	s.reattach(t)
 	if _, err := s.sandbox.Wait(t.Context()); fault.Classify(err).Kind != fault.Shutdown {
 		t.Errorf("the task ends with %v, want that the host ended it", err)

@@ -150,6 +150,7 @@ func (e *Engine) startSupervisor(b *berth) (err error) {
 		User:     b.account.name,
 
 		OrphanTimeout: e.config.OrphanTimeout,
+		Backlog:       e.config.Backlog,
 	}
 	for name, target := range e.replaced {
 		setup.Mounts = append(setup.Mounts, supervisor.Bind{Source: filepath.Join(b.dir, name), Target: target})

@@ -55,6 +55,12 @@ type Config struct {
 	// Negative: it ends with the worker, since no other one is to come.
 	OrphanTimeout time.Duration
 
+	// Backlog is how much output a task may have printed that no worker has put
+	// in the log yet. Beyond it the task waits, so that one without a worker
+	// does not fill the disk. Default: 1 GiB. It is never less than what is
+	// freed at a time twice over.
+	Backlog int64
+
 	// UserPrefix precedes a number in the names of the users that tasks run
 	// as. They are made as needed, and kept. Default: "task_".
 	UserPrefix string
@@ -81,6 +87,9 @@ type Limits struct {
 	SharedMemoryBytes int64
 }
 
+// forgetPiece is how much output that is in the log is freed at a time.
+const forgetPiece = 16 << 20
+
 func (c Config) withDefaults() Config {
 	if c.Dir != "" {
 		c.Dir = filepath.Clean(c.Dir) // control groups are named after it
@@ -100,6 +109,11 @@ func (c Config) withDefaults() Config {
 	if c.OrphanTimeout == 0 {
 		c.OrphanTimeout = time.Hour
 	}
+	if c.Backlog <= 0 {
+		c.Backlog = 1 << 30
+	}
+	// A task that waits must have left the worker enough to tell of.
+	c.Backlog = max(c.Backlog, 2*forgetPiece)
 	if c.UserPrefix == "" {
 		c.UserPrefix = "task_"
 	}

@@ -106,6 +106,8 @@ func (e *Engine) Reattach(_ context.Context, o engine.Options, from tasklog.Posi
 		return nil, fmt.Errorf("reattach to the sandbox of %s: %w", o.Run, err)
 	}
 	e.occupy(b)
+	// A supervisor that has ended is noticed where events are read.
+	_ = b.request(supervisor.Request{Logged: &hello.Forgotten})
 	s := &sandbox{
 		e: e, berth: b, groups: hello.Groups, log: o.Log, commands: hello.Commands, from: from, forgotten: hello.Forgotten, told: hello.Forgotten,
 		started: time.Now().Add(-hello.Elapsed), ended: make(chan struct{}),

@@ -129,21 +129,20 @@ func (s *sandbox) copyOutput(size int64) error {
 		s.log.Output(s.buf[:n], s.position())
 		s.tellLogged()
 	}
+	s.tellLogged() // what an earlier worker has not
 	return nil
 }
 
-// forgetPiece is how much output is freed at a time.
-const forgetPiece = 16 << 20
-
-// tellLogged has the supervisor free output that is in the log, from time to
-// time, so that it takes the disk once and not twice.
+// tellLogged tells the supervisor what is in the log, from time to time. The
+// supervisor frees it, so that output takes the disk once and not twice, and
+// knows the backlog.
 func (s *sandbox) tellLogged() {
 	if s.copied-s.told < forgetPiece {
 		return
 	}
 	s.told = s.copied
 	// A supervisor that has ended is noticed where events are read.
-	_ = s.berth.request(supervisor.Request{Logged: s.copied})
+	_ = s.berth.request(supervisor.Request{Logged: &s.told})
 }
 
 // logExecuted writes what follows the output of a command.

@@ -14,8 +14,9 @@ var ErrDetached = errors.New("engine: sandbox detached")
 
 // Reattacher is implemented by engines whose sandboxes outlive the worker's
 // process, whether that is killed, crashes, or makes way for the next one. What
-// a sandbox yields while nobody is attached is kept for the next process; one
-// that nobody comes for within a time that the engine is configured with ends.
+// a sandbox yields while nobody is attached is kept for the next process; where
+// that is much, the sandbox may be made to wait for it. One that nobody comes for
+// within a time that the engine is configured with ends.
 // An engine can also be told that no process comes after its own: then its
 // sandboxes end with the process, however that ends.
 //

@@ -47,9 +47,11 @@ func Main() int {
 			break // with the connection, by whose end the worker knows that all has ended
 		}
 		s.stop()
+		t.out.keep()
 		if conn, err = t.reattached(); err != nil {
 			break
 		}
+		t.out.lift()
 		requests = json.NewDecoder(conn)
 	}
 	t.children.killAll()
@@ -120,8 +122,8 @@ func serve(requests *json.Decoder, t *task) (end bool) {
 			t.kill(r.Kill.Grace)
 		case r.Stop:
 			t.stop()
-		case r.Logged > 0:
-			t.out.forget(r.Logged)
+		case r.Logged != nil:
+			t.out.forget(*r.Logged)
 		case r.End:
 			return true
 		}

@@ -11,20 +11,26 @@ import (
 )
 
 // output moves what the task writes from a pipe, which is all that the task
-// gets to hold, to a file. It never stops reading: what cannot be stored is
-// counted and dropped, so that a full disk does not block the task.
+// gets to hold, to a file. What cannot be stored is counted and dropped, so that
+// a full disk does not block the task. It stops reading only while no worker has
+// put in the log what there is already, so that a task does not fill the disk
+// with what nobody reads; it then blocks the task, but not its end.
 type output struct {
 	events *history
 	file   *os.File
 	write  *os.File // the task's end of the pipe
 	read   *os.File
 	raw    syscall.RawConn
+	most   int64 // see Setup.Backlog
 
 	forgotten int64 // bytes that were freed; for who serves the worker
 
 	mu      sync.Mutex
+	room    sync.Cond // signaled where there may be room in the backlog
 	buf     [32 << 10]byte
 	size    int64 // bytes stored
+	logged  int64 // bytes that are in the log
+	backlog int64 // bytes that may be stored and not logged now; 0 for any number
 	dropped int64
 	cause   error
 }
@@ -45,7 +51,8 @@ func newOutput(file *os.File, s *Setup, events *history) (*output, error) {
 	if err := unix.SetNonblock(p[0], true); err != nil {
 		return nil, err
 	}
-	o := &output{events: events, file: file}
+	o := &output{events: events, file: file, most: s.Backlog, backlog: s.Backlog}
+	o.room.L = &o.mu
 	o.read, o.write = os.NewFile(uintptr(p[0]), "pipe"), os.NewFile(uintptr(p[1]), "pipe")
 	var err error
 	if o.raw, err = o.read.SyscallConn(); err != nil {
@@ -58,17 +65,53 @@ func newOutput(file *os.File, s *Setup, events *history) (*output, error) {
 // pump stores what the task writes, for as long as the supervisor lives.
 func (o *output) pump() {
 	for {
+		o.awaitRoom()
 		// Readiness is told once, so waiting for it must not leave anything in
 		// the pipe; letting go of the lock between turns lets sync have one.
-		err := o.raw.Read(func(fd uintptr) bool { return !o.move(int(fd), 256<<10) })
+		err := o.raw.Read(func(fd uintptr) bool { return !o.move(int(fd), 256<<10) || o.full() })
 		if err != nil {
 			return
 		}
 	}
 }
 
-// sync stores what was in the pipe when it was called. Unlike waiting for the end of the pipe, it cannot be
-// held up by someone who keeps writing, or who has passed the pipe on.
+// awaitRoom waits for as long as the backlog is full.
+func (o *output) awaitRoom() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.isFull() {
+		o.room.Wait()
+	}
+}
+
+func (o *output) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.isFull()
+}
+
+// isFull reports whether the backlog is full. It needs the lock.
+func (o *output) isFull() bool { return o.backlog > 0 && o.size-o.logged >= o.backlog }
+
+// lift has the backlog be without a limit, until a worker tells what it has
+// logged, or the limit is kept again.
+func (o *output) lift() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.backlog = 0
+	o.room.Signal()
+}
+
+// keep has the backlog have its limit.
+func (o *output) keep() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.backlog = o.most
+}
+
+// sync stores what was in the pipe when it was called, whether or not the
+// backlog is full. Unlike waiting for the end of the pipe, it cannot be held up
+// by someone who keeps writing, or who has passed the pipe on.
 func (o *output) sync() {
 	_ = o.raw.Control(func(fd uintptr) {
 		if n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
@@ -103,11 +146,13 @@ func (o *output) move(fd, limit int) (emptied bool) {
 }
 
 // forget frees the first bytes, up to the given size, where the file system can:
-// nobody is going to read them again.
+// they are in the log, and nobody is going to read them again.
 func (o *output) forget(size int64) {
 	from := o.forgotten
 	o.mu.Lock()
 	size = min(size, o.size)
+	o.logged, o.backlog = max(o.logged, size), o.most
+	o.room.Signal()
 	o.mu.Unlock()
 	if size <= from {
 		return

@@ -34,7 +34,9 @@ type Request struct {
 
 	// Logged is how many bytes of output are in the log, from the first one on.
 	// Nobody has to read them again, so that the supervisor frees them.
-	Logged int64 `json:"logged,omitempty"`
+	// A worker that reattaches tells it at once. One that does not is of a
+	// version before this, and has no backlog.
+	Logged *int64 `json:"logged,omitempty"`
 }
 
 // Setup has the supervisor prepare the surroundings of a task. It is the first
@@ -59,6 +61,7 @@ type Setup struct {
 	Group   bool // whether there is a descriptor of a directory, in cgroup v2
 
 	OrphanTimeout time.Duration // for how long a task goes on without a worker; negative if it ends with the worker
+	Backlog       int64         // bytes of output that may be stored and not logged; 0 for any number
 }
 
 // Bind puts the directory Source in the place of the directory Target.

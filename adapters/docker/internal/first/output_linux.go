@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,6 +24,8 @@ type output struct {
 	read  *os.File
 	raw   syscall.RawConn
 	ended chan struct{} // closed when there is nothing more to be read
+
+	hurried atomic.Bool // what is there is read, though nobody has logged what was
 
 	mu  sync.Mutex
 	buf [transcript.MostOutput]byte
@@ -84,17 +87,29 @@ func (o *output) pump() {
 	defer close(o.ended)
 	defer func() { _ = o.read.Close() }()
 	for ended := false; !ended; {
+		o.awaitRoom()
 		// Letting go of the lock between turns lets sync have one.
 		err := o.raw.Read(func(fd uintptr) bool {
 			var emptied bool
 			emptied, ended = o.move(int(fd), 4*len(o.buf))
-			return !emptied || ended
+			return !emptied || ended || !o.hasRoom()
 		})
 		if err != nil {
 			return
 		}
 	}
 }
+
+// awaitRoom waits for as long as the backlog is full, so that a task does not fill
+// the disk with what nobody reads. It blocks the task, but not its end.
+func (o *output) awaitRoom() {
+	const interval = 10 * time.Millisecond
+	for !o.hasRoom() {
+		<-time.After(interval)
+	}
+}
+
+func (o *output) hasRoom() bool { return o.w.HasRoom() || o.hurried.Load() }
 
 // move stores up to about limit bytes, and reports whether there are no more now,
 // and none ever.
@@ -117,9 +132,12 @@ func (o *output) move(fd, limit int) (emptied, ended bool) {
 	return false, false
 }
 
-// sync stores what has been written. It waits for nobody who goes on writing.
+// sync stores what has been written, whether or not the backlog is full. It waits
+// for nobody who goes on writing.
 func (o *output) sync() {
 	if o.tty {
+		o.hurried.Store(true)
+		defer o.hurried.Store(false)
 		// The kernel passes on in the background what was written to a
 		// terminal: its end is seen, unless a process holds it still.
 		select {

@@ -158,17 +158,17 @@ func (f *File) put(at int64, v uint64) error {
 // forgetPiece is how much is forgotten at a time.
 const forgetPiece = 16 << 20
 
-// Forget frees what is before an offset from time to time: nobody is going to
-// read it again.
+// Forget frees what is before an offset from time to time: it is in the log, and
+// nobody is going to read it again.
 func (f *File) Forget(before int64) error {
-	if before-f.forgotten < forgetPiece {
+	from := f.forgotten
+	if before-from < forgetPiece {
 		return nil
 	}
-	from := f.forgotten
-	f.forgotten = before
 	if err := f.put(forgottenAt, uint64(before)); err != nil { //nolint:gosec // it is not negative
 		return err
 	}
+	f.forgotten = before
 	return punch(f.f, from, before-from)
 }
 

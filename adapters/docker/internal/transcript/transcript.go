@@ -25,6 +25,11 @@ type Spec struct {
 	// Patience is how long the task goes on without a worker.
 	Patience time.Duration
 
+	// Backlog is how many bytes there may be that no worker has logged yet. There
+	// is no less room than for two pieces that are forgotten at a time, and no
+	// limit with 0.
+	Backlog int64 `json:",omitempty"`
+
 	// Bound says that the task ends with the worker that has made the file, and
 	// that has it locked for as long as it lives.
 	Bound bool `json:",omitempty"`
@@ -63,7 +68,7 @@ const (
 	stoppedAt   = 9  // byte: a worker has told the task to stop
 	killedAt    = 10 // byte: a worker has killed the task
 	beatAt      = 16 // 8 bytes that change for as long as a worker is there
-	forgottenAt = 32 // 8 bytes: the offset before which there are no frames any more
+	forgottenAt = 32 // 8 bytes: the offset before which all is logged, and there are no frames any more
 	framesAt    = 40 // 8 bytes: the offset of the first frame
 	specSizeAt  = 48 // 4 bytes
 	doneSizeAt  = 52 // 4 bytes; 0 while the task goes on

@@ -133,6 +133,39 @@ func TestWhatIsForgottenTakesNoRoom(t *testing.T) {
 	}
 }
 
+func TestBacklogHasRoomForWhatIsNotForgotten(t *testing.T) {
+	piece := bytes.Repeat([]byte("x"), MostOutput)
+	const pieces = 2*forgetPiece/mostFrame + 1
+	for _, tt := range []struct {
+		title   string
+		backlog int64
+		want    bool // room for one more
+	}{
+		{"no limit, as a worker of the version before has it", 0, true},
+		{"the least limit", 1, false},
+		{"a greater one", 2*forgetPiece + 2*mostFrame, true},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			f, w := create(t, Spec{Commands: [][]string{{"a"}}, Backlog: tt.backlog})
+			for range pieces {
+				if !w.HasRoom() {
+					t.Fatal("there is no room for what is to be forgotten at a time")
+				}
+				w.Output(piece)
+			}
+			if got := w.HasRoom(); got != tt.want {
+				t.Errorf("room for one more: %t, want %t", got, tt.want)
+			}
+			if err := f.Forget(specAt + forgetPiece + mostFrame); err != nil {
+				t.Fatal(err)
+			}
+			if !w.HasRoom() {
+				t.Error("there is no room, though something was forgotten")
+			}
+		})
+	}
+}
+
 func TestFullDiskDropsOutputButNotTheEnd(t *testing.T) {
 	f, w := create(t, Spec{Commands: [][]string{{"a"}}})
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

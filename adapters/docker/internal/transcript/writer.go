@@ -3,6 +3,7 @@ package transcript
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 )
@@ -11,13 +12,15 @@ import (
 // and never fail: what cannot be stored is counted and dropped, so that a full
 // disk does not hold up the task.
 type Writer struct {
-	f *os.File
+	f       *os.File
+	backlog int64 // most bytes that are not logged yet
 
-	mu      sync.Mutex
-	at      int64 // where the next frame goes
-	buf     [mostFrame]byte
-	dropped int64
-	cause   error
+	mu        sync.Mutex
+	at        int64 // where the next frame goes
+	forgotten int64 // before which all was logged when this was looked up
+	buf       [mostFrame]byte
+	dropped   int64
+	cause     error
 }
 
 // Attach opens the transcript of the container that the process is in.
@@ -30,7 +33,11 @@ func Attach(path string) (*Writer, Spec, error) {
 	if err != nil {
 		return nil, Spec{}, err
 	}
-	return &Writer{f: f, at: h.frames}, h.spec, nil
+	w := &Writer{f: f, at: h.frames, forgotten: h.frames, backlog: math.MaxInt64}
+	if h.spec.Backlog > 0 {
+		w.backlog = max(h.spec.Backlog, 2*forgetPiece)
+	}
+	return w, h.spec, nil
 }
 
 // Output appends output. p has at most MostOutput bytes.
@@ -69,6 +76,21 @@ func (w *Writer) frame(kind byte, p []byte) bool {
 	}
 	w.at += int64(n)
 	return true
+}
+
+// HasRoom reports whether there is room for more output in the backlog. What is
+// appended without room is stored all the same.
+func (w *Writer) HasRoom() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.at-w.forgotten < w.backlog {
+		return true
+	}
+	var b [8]byte
+	if _, err := w.f.ReadAt(b[:], forgottenAt); err == nil {
+		w.forgotten = int64(order.Uint64(b[:])) //nolint:gosec // nonsense harms the task alone
+	}
+	return w.at-w.forgotten < w.backlog
 }
 
 // Done ends the transcript.
