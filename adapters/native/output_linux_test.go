@@ -3,6 +3,7 @@ package native
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -143,6 +144,56 @@ func TestOutputThatCannotBeFreedStays(t *testing.T) {
 	}
 	if log := late.String(); !strings.Contains(log, "\n"+strings.Repeat("x", size)+"\nmore\n") || strings.Contains(log, "lost") {
 		t.Errorf("the log of %d bytes lacks some of %d", len(log), size)
+	}
+}
+
+// A log at its limit has its tail in memory, so that the next worker begins where
+// the file ends, with output that may be gone.
+func TestLogAtItsLimitIsResumed(t *testing.T) {
+	const most, size = 1 << 20, 2*forgetPiece + 1<<20
+	e := open(t, Config{})
+	logs, err := logfile.New(logfile.Config{Dir: t.TempDir(), Max: most, MaxSetting: "max"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id task.RunID
+	first, err := logs.Record(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := e.NewBuilder(t.Context(), optionsWith(t, first, printAndWait(size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := s.(*sandbox).berth.dir
+	awaitOutput(t, dir, "what is in the log is freed", func(written, used int64) bool {
+		return written > size && used <= forgetPiece
+	})
+	e = detach(t, e)
+	resumed, at, err := logs.Resume(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := reattach(t, e, tasklog.New(resumed), at)
+	goOn(t, dir)
+	if r := wait(t, next); !r.Result().Success {
+		t.Errorf("the result is %+v", r.Result())
+	}
+	f, err := resumed.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := io.ReadAll(f)
+	if err := errors.Join(err, f.Close(), resumed.Close(), first.Close()); err != nil {
+		t.Fatal(err)
+	}
+	head, rest, _ := strings.Cut(string(log), "\n[taskcluster:error] log truncated: it has reached the limit of 1048576 bytes (max), ")
+	if len(head) != most || !strings.HasSuffix(head, "xxx") || !strings.Contains(rest, "x\nmore\n[taskcluster") {
+		t.Errorf("of the log, the head has %d bytes, and the tail begins with %.500s", len(head), rest)
 	}
 }
 
