@@ -161,6 +161,8 @@ func (e *Engine) await(ctx context.Context) (*berth, error) {
 		return b, nil
 	case err := <-e.failures:
 		return nil, fmt.Errorf("prepare sandbox: %w", err)
+	case <-e.ctx.Done():
+		return nil, errors.New("the engine is closed")
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -98,6 +98,23 @@ func itoa(n int) string {
 	return string(b)
 }
 
+// A worker that makes way does not wait for the stages of runs.
+func TestStartDoesNotOutwaitTheEngine(t *testing.T) {
+	e := open(t, Config{})
+	b, err := e.NewBuilder(t.Context(), engine.Options{Payload: payloadOf(t, []string{"true"}), Log: tasklog.New(&safeBuffer{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := b.Start(ctx); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Start returned %v", err)
+	}
+}
+
 // The host's OOM killer, say, may end supervisors that wait for a task.
 func TestTaskStartsThoughIdleSupervisorsHaveEnded(t *testing.T) {
 	e := open(t, Config{Warm: 1})
