@@ -552,3 +552,32 @@ func TestLogThatIsGoneReplacesNone(t *testing.T) {
 		})
 	}
 }
+
+// blindEngine is an enduringEngine that cannot tell for now what sandboxes there are.
+type blindEngine struct{ *enduringEngine }
+
+func (blindEngine) Orphans(context.Context) ([]task.RunID, error) {
+	return nil, errors.New("no connection to the daemon")
+}
+
+// Tasks that go on must not be given another run.
+func TestWorkerThatCannotTellItsSandboxesTouchesNothing(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j, e := f.enduring()
+		id := f.leave(j, "ok", journal.Started{At: time.Now()}, journal.Reached{State: run.Running})
+		e.orphans = []task.RunID{id}
+		f.deps.Engine = blindEngine{e}
+		f.start()
+		if err := f.stopped(); !errors.Is(err, worker.ErrUnresumed) {
+			f.Errorf("the worker ended with %v", err)
+		}
+		if got := f.queue.Resolution(id); got != (run.Resolution{}) || len(e.discarded) > 0 {
+			f.Errorf("resolved %v, discarded %v", got, e.discarded)
+		}
+		f.deps.Engine = e // the next process can tell
+		f.start()
+		f.expect(id, completed, "said before")
+		f.shutDown()
+		f.forgotten(j)
+	})
+}

@@ -32,7 +32,9 @@ func (w *Worker) begin(c queue.Claim) *runner {
 // Errors: ErrUnresumed.
 func (w *Worker) resumeAll(ctx context.Context) error {
 	if w.deps.Journal == nil {
-		w.orphans(ctx, nil)
+		if _, err := w.orphans(ctx, nil); err != nil {
+			w.deps.Log.ErrorContext(ctx, "find sandboxes of an earlier process", slog.Any("error", err))
+		}
 		w.settle(ctx)
 		return nil
 	}
@@ -50,10 +52,13 @@ func (w *Worker) resumeAll(ctx context.Context) error {
 		known[s.Run] = true
 		ids[i] = s.Run
 	}
+	orphans, err := w.orphans(ctx, known)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnresumed, err)
+	}
 	if err := w.deps.Logs.Keep(ids...); err != nil {
 		w.deps.Log.WarnContext(ctx, "remove logs that were left", slog.Any("error", err))
 	}
-	orphans := w.orphans(ctx, known)
 	for i, s := range saved {
 		r, err := w.resume(s, entries[i], orphans[s.Run])
 		if err != nil {
@@ -94,15 +99,15 @@ func (w *Worker) settle(ctx context.Context) {
 
 // orphans returns the runs whose sandboxes are there, and discards those of runs
 // that nobody knows.
-func (w *Worker) orphans(ctx context.Context, known map[task.RunID]bool) map[task.RunID]bool {
+func (w *Worker) orphans(ctx context.Context, known map[task.RunID]bool) (map[task.RunID]bool, error) {
 	found := map[task.RunID]bool{}
 	reattacher, ok := w.deps.Engine.(engine.Reattacher)
 	if !ok {
-		return found
+		return found, nil
 	}
 	ids, err := reattacher.Orphans(ctx)
 	if err != nil {
-		w.deps.Log.ErrorContext(ctx, "find sandboxes of an earlier process", slog.Any("error", err))
+		return nil, err
 	}
 	for _, id := range ids {
 		if known[id] {
@@ -111,7 +116,7 @@ func (w *Worker) orphans(ctx context.Context, known map[task.RunID]bool) map[tas
 			w.discard(ctx, id)
 		}
 	}
-	return found
+	return found, nil
 }
 
 // discard removes the sandbox of a run that nobody goes on with.

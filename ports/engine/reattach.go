@@ -27,7 +27,8 @@ var ErrDetached = errors.New("engine: sandbox detached")
 // answer no more.
 type Reattacher interface {
 	// Orphans returns the runs whose sandboxes can be reattached. It has all of
-	// them from the moment that the engine is made.
+	// them from the moment that the engine is made. An error says that they are
+	// not known for now, and keeps the worker from touching any.
 	Orphans(ctx context.Context) ([]task.RunID, error)
 
 	// Reattach takes over an orphan, as Builder.Start would have returned it.
