@@ -66,15 +66,17 @@ func (w *Worker) mayMakeWay() bool {
 	return true
 }
 
-// endures reports whether each run is one whose sandbox goes on by itself.
+// endures reports whether each run is one whose sandbox goes on by itself. One that
+// was claimed just now may not be active yet.
 func (w *Worker) endures() bool {
-	all := true
+	enduring := 0
 	w.active.Range(func(key, _ any) bool {
-		r, ok := key.(*runner)
-		all = ok && r.reached.Load() == int64(run.Running)
-		return all
+		if r, ok := key.(*runner); ok && r.reached.Load() == int64(run.Running) {
+			enduring++
+		}
+		return true
 	})
-	return all
+	return enduring == w.slots.count()
 }
 
 // tellMoved tells makesWay that a run has come to another state, or is gone.

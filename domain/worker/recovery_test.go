@@ -581,3 +581,38 @@ func TestWorkerThatCannotTellItsSandboxesTouchesNothing(t *testing.T) {
 		f.forgotten(j)
 	})
 }
+
+// lateJournal is a journal that takes its time to begin an entry.
+type lateJournal struct{ *journaltest.Memory }
+
+func (j lateJournal) Begin(s journal.Saved) journal.Entry {
+	time.Sleep(time.Second) //nolint:forbidigo // the time of a bubble
+	return j.Memory.Begin(s)
+}
+
+// A run that was claimed just now has no sandbox that goes on, either.
+func TestWorkerThatMakesWayLetsARunBegin(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		j, _ := f.enduring()
+		f.deps.Journal = lateJournal{j}
+		f.addTask("sleep 3m")
+		w, err := worker.New(f.cfg, f.deps)
+		if err != nil {
+			f.Fatal(err)
+		}
+		go func() { f.done <- w.Run(f.Context()) }()
+		f.sleep(time.Second / 2)
+		start := time.Now()
+		w.MakeWay()
+		if err := <-f.done; !errors.Is(err, worker.ErrLeft) {
+			f.Errorf("the worker ended with %v", err)
+		}
+		if took := time.Since(start); took > time.Second {
+			f.Errorf("it took %v", took)
+		}
+		if left, err := j.Runs(); err != nil || len(left) != 1 || left[0].State != run.Running {
+			f.Errorf("the journal has %+v, %v", left, err)
+		}
+		f.sleep(time.Hour) // to the end of the script
+	})
+}

@@ -72,6 +72,7 @@ func (w *Worker) resumeAll(ctx context.Context) error {
 		w.resuming.Add(1)
 		r.resumed = sync.OnceFunc(w.resuming.Done)
 		go func() {
+			defer w.tellMoved()
 			defer w.slots.release()
 			w.process(r)
 		}()

@@ -221,6 +221,7 @@ func (w *Worker) claimWhileAllowed(ctx context.Context) {
 		for _, c := range claims {
 			w.slots.take()
 			go func() {
+				defer w.tellMoved()
 				defer w.slots.release()
 				w.process(w.begin(c))
 			}()
@@ -242,7 +243,6 @@ func (w *Worker) claimWhileAllowed(ctx context.Context) {
 // process sees one run through and keeps count of internal errors.
 func (w *Worker) process(r *runner) {
 	w.active.Store(r, nil)
-	defer w.tellMoved()
 	defer w.active.Delete(r)
 	if w.deps.Began != nil {
 		w.deps.Began(r.claim.Run())
