@@ -74,13 +74,17 @@ func (i *Identity) forget() error {
 	return nil
 }
 
+// unfinished is the suffix of a file that is being written. It is always the same,
+// so that a process that was killed meanwhile leaves nothing for long.
+const unfinished = ".new"
+
 // replaceFile has a file, which its owner alone can read, have a new content,
 // whenever the machine crashes.
 func replaceFile(name string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
+	f, err := os.OpenFile(name+unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // the operator names it
 	if err != nil {
 		return err
 	}

@@ -352,3 +352,26 @@ func TestNewIdentityNamesWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// A process that is killed while it keeps its registration leaves a secret behind,
+// for no longer than until the next one keeps its own.
+func TestRegistrationIsInOneFile(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "registration.json")
+	if err := os.WriteFile(name+unfinished, []byte("half of a sec"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceFile(name, []byte("a secret")); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 1 {
+		t.Errorf("there are %v, %v", files, err)
+	}
+	if content, err := os.ReadFile(name); string(content) != "a secret" {
+		t.Errorf("it has %q, %v", content, err)
+	}
+	if s, err := os.Stat(name); err != nil || s.Mode() != 0o600 {
+		t.Errorf("its mode is %v, %v", s.Mode(), err)
+	}
+}
