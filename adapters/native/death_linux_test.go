@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,4 +66,33 @@ func TestKillDoesWithoutTheSupervisor(t *testing.T) {
 	if !strings.Contains(log.String(), "supervisor does not answer") {
 		t.Errorf("the log is:\n%s", log)
 	}
+}
+
+func TestSlowLogIsNoFaultOfTheSupervisor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sandbox{e: &Engine{ctx: t.Context()}, ended: make(chan struct{})}
+		silent := make(chan bool, 1)
+		go func() { silent <- s.awaitSilence(time.Minute) }()
+		<-time.After(time.Hour)
+		if len(silent) > 0 {
+			t.Error("a supervisor seems silent that nobody listens to")
+		}
+		s.listening.Store(true)
+		for range 3 {
+			s.heard.Add(1)
+			<-time.After(59 * time.Second)
+		}
+		if len(silent) > 0 {
+			t.Error("a supervisor seems silent that is heard of")
+		}
+		if !<-silent {
+			t.Error("a supervisor that is silent does not seem so")
+		}
+		go func() { silent <- s.awaitSilence(time.Minute) }()
+		synctest.Wait()
+		close(s.ended)
+		if <-silent {
+			t.Error("a sandbox that has ended seems silent")
+		}
+	})
 }

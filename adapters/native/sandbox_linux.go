@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/taskcluster/taskcluster-worker/adapters/native/supervisor"
@@ -34,6 +35,10 @@ type sandbox struct {
 	lines     int64 // events that are in the log
 	buf       []byte
 
+	// What tells a supervisor that does not answer from a log that is slow.
+	listening atomic.Bool
+	heard     atomic.Int64 // events
+
 	mu       sync.Mutex
 	yielded  bool // the berth is the result set's
 	killed   bool
@@ -49,11 +54,13 @@ func (s *sandbox) follow() {
 	defer context.AfterFunc(s.e.ctx, s.part)()
 	for {
 		var event supervisor.Event
-		if err := s.berth.events.Decode(&event); err != nil {
+		s.listening.Store(true)
+		err := s.berth.events.Decode(&event)
+		s.listening.Store(false)
+		s.heard.Add(1)
+		if err != nil {
 			if s.wasForced() {
-				<-s.berth.exited // and with it all processes of the task
-				s.reach(func(l *tasklog.Log) { l.Errorf("The task's supervisor does not answer, and was killed with the task") })
-				s.finish(&supervisor.Done{Killed: true})
+				s.err = s.finishForced()
 				return
 			}
 			// A task without the powers of root cannot do that: another run may well succeed.
@@ -275,17 +282,32 @@ func (s *sandbox) Kill(context.Context) error {
 	s.killed = true
 	patience := s.e.config.Grace + s.e.killPatience
 	if err := s.berth.request(supervisor.Request{Kill: &supervisor.Kill{Grace: s.e.config.Grace}}); err != nil {
-		patience = 0
+		patience = time.Second
 	}
 	s.e.background.Go(func() {
-		select {
-		case <-s.ended:
-		case <-s.e.ctx.Done():
-		case <-time.After(patience):
+		if s.awaitSilence(patience) {
 			s.force()
 		}
 	})
 	return nil
+}
+
+// awaitSilence waits until nothing was heard of the supervisor for so long, while
+// it was listened to. It returns false where the sandbox has ended before.
+func (s *sandbox) awaitSilence(patience time.Duration) bool {
+	for {
+		heard := s.heard.Load()
+		select {
+		case <-s.ended:
+			return false
+		case <-s.e.ctx.Done():
+			return false
+		case <-time.After(patience):
+		}
+		if s.listening.Load() && s.heard.Load() == heard {
+			return true
+		}
+	}
 }
 
 // force kills a supervisor that does not do as it is told, which a task can keep
@@ -304,6 +326,22 @@ func (s *sandbox) force() {
 	}
 	s.forced = true
 	_ = s.berth.process.Kill() // fails if it has ended
+}
+
+// finishForced makes the result of a task whose supervisor was killed, with all
+// that it has printed.
+func (s *sandbox) finishForced() error {
+	<-s.berth.exited // and with it all processes of the task
+	stat, err := s.berth.output.Stat()
+	if err == nil {
+		err = s.copyOutput(stat.Size())
+	}
+	if err != nil {
+		return fmt.Errorf("native: read output: %w", err)
+	}
+	s.reach(func(l *tasklog.Log) { l.Errorf("The task's supervisor does not answer, and was killed with the task") })
+	s.finish(&supervisor.Done{Killed: true})
+	return nil
 }
 
 func (s *sandbox) wasForced() bool {
