@@ -23,6 +23,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
+	"github.com/taskcluster/taskcluster-worker/ports/queue/queuetest"
 )
 
 // publisher is a plugin that says something, and publishes a file and the log.
@@ -87,6 +88,7 @@ type trial struct {
 	script  string
 	refused bool
 	stop    time.Duration    // when the worker is told to stop; never if zero
+	away    time.Duration    // when the queue is out of reach, for a minute; never if zero
 	leave   time.Duration    // when it is to make way, if it is not killed before; never if zero
 	cancel  time.Duration    // when the task is canceled; never if zero
 	want    []run.Resolution // what may become of each run
@@ -125,6 +127,16 @@ func (tt trial) killed(t *testing.T, n, m int) bool {
 		var trace bytes.Buffer
 		f.deps.Log = slog.New(slog.NewTextHandler(&trace, nil))
 		id := f.addTask(tt.script)
+		if away := time.Now().Add(tt.away); tt.away > 0 {
+			for _, op := range []queuetest.Op{queuetest.Resolve, queuetest.Reclaim, queuetest.Check} {
+				f.queue.On(op, func(queuetest.Call) queuetest.Reply {
+					if time.Since(away) < 0 {
+						return queuetest.Reply{}
+					}
+					return queuetest.Reply{Delay: max(0, time.Until(away.Add(time.Minute)))}
+				})
+			}
+		}
 		lives := []*life{newLife(n), newLife(m), newLife(never)}
 		for i, l := range lives {
 			w, stop, done := f.process(l, b, j, artifacts, &publisher{tt.refused})
@@ -136,7 +148,11 @@ func (tt trial) killed(t *testing.T, n, m int) bool {
 					select {
 					case <-l.dead:
 					default:
-						f.notices <- interrupt.Notice{Cause: "test", Deadline: time.Now().Add(time.Minute)}
+						n := interrupt.Notice{Cause: "test", Deadline: time.Now().Add(time.Minute)}
+						if tt.away > 0 {
+							n.Deadline = time.Now() // which is before the queue is back
+						}
+						f.notices <- n
 					}
 				})
 			}
@@ -160,6 +176,7 @@ func (tt trial) killed(t *testing.T, n, m int) bool {
 				f.Errorf("process %d ended with %v", i, err)
 			}
 			first = first || i == 0 && l.killed()
+			left = left || i == 0 && tt.away > 0 // somebody has to report
 			fmt.Fprintf(&trace, "----- killed: %t, at: %s, %v\n", l.killed(), l.last, err)
 			if !l.killed() && !left {
 				break
@@ -227,6 +244,8 @@ func TestWorkerIsKilledAtAnyInstant(t *testing.T) {
 		"of a task that is told":                                     {script: "heed", stop: 30 * time.Second, want: []run.Resolution{shutdown}, said: output},
 		"of a task whose artifacts are stored when the worker stops": {script: "ok", stop: 60500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: output},
 		"of a task whose log is stored when the worker stops":        {script: "ok", stop: 61500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: output},
+		"of a task that is stopped when the queue is out of reach":   {script: "heed", stop: 30 * time.Second, away: 20 * time.Second, want: []run.Resolution{shutdown}, said: output},
+		"of a task that succeeds when the queue is out of reach":     {script: "ok", stop: 63 * time.Second, away: 20 * time.Second, want: []run.Resolution{shutdown, completed}, said: output},
 		"of a task that goes on when the worker makes way":           {script: "ok", leave: 30 * time.Second, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
 		"of a task whose artifacts are stored when it makes way":     {script: "ok", leave: 60500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
 		"of a task whose log is stored when it makes way":            {script: "ok", leave: 61500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
