@@ -264,7 +264,7 @@ func (e *Engine) Close() error {
 		errs = append(errs, e.networks.close())
 	}
 	if e.trash != nil {
-		e.trash.close()
+		e.trash.close(callTime)
 	}
 	if e.orphans != nil { // it was begun with a sweep
 		e.sweepAgain()

@@ -206,7 +206,8 @@ func (e *Engine) Detach() error {
 	e.detached.Store(true)
 	e.cancel()
 	e.background.Wait()
-	e.trash.abandon()
+	const patience = 5 * time.Second // the next worker waits for this one to end
+	e.trash.close(patience)
 	e.watcher.close()
 	return errors.Join(e.removeDir(), e.daemon.Close())
 }

@@ -138,20 +138,15 @@ func (t *trash) once(id string, remove func(context.Context, string) error) erro
 	return remove(ctx, id)
 }
 
-// close waits for what is being removed, each of which is tried once more.
-func (t *trash) close() {
+// close waits for what is being removed, each of which is tried once more. What
+// could not be removed with patience is the next worker's to remove: a daemon
+// that is frozen does not hold up the end of the worker for long.
+func (t *trash) close(patience time.Duration) {
+	timer := time.AfterFunc(patience, t.cancel)
+	defer timer.Stop()
 	close(t.hurry)
 	t.containers.Wait()
 	close(t.last)
 	t.others.Wait()
 	t.cancel()
-}
-
-// abandon is close for a worker that makes way: it is not held up for long, since
-// the next worker removes what is left.
-func (t *trash) abandon() {
-	const patience = 5 * time.Second
-	timer := time.AfterFunc(patience, t.cancel)
-	defer timer.Stop()
-	t.close()
 }
