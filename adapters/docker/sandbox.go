@@ -277,7 +277,7 @@ func (s *sandbox) tellEnd(l *tasklog.Log, done *transcript.Done, r engine.Result
 		l.Errorf("The OOM killer ended processes of the task: the task has %s of memory", limit)
 	}
 	if done.Dropped > 0 {
-		l.Errorf("%d bytes of output could not be stored: %s", done.Dropped, done.Cause)
+		l.Errorf("%d bytes of output are missing: they could not be stored (%s)", done.Dropped, done.Cause)
 	}
 	o := tasklog.Outcome{
 		ExitCode: r.ExitCode, Signal: r.Signal, User: last.User, Kernel: last.Kernel, Wall: last.Wall, PeakMemory: last.MaxRSS,

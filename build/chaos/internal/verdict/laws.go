@@ -65,7 +65,7 @@ func Numbers(log string) []int {
 }
 
 // gapMark is what a log has in place of what did not fit on the disk.
-var gapMark = regexp.MustCompile(`\[taskcluster:error\] (log truncated:|\d+ bytes of output are missing here)`)
+var gapMark = regexp.MustCompile(`\[taskcluster:error\] (log truncated:|\d+ bytes of output are missing)`)
 
 // logs: every log has the lines of its run from the first on, each once and in
 // order, and that of a run which came to its end has all of them.

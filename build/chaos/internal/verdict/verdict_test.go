@@ -62,6 +62,10 @@ func TestGoodTasksBreakNoLaw(t *testing.T) {
 			t.Runs[1].Cramped = true
 			t.Runs[1].Log = lines(0, 1) + "[taskcluster:error] 9 bytes of output are missing here: they could not be stored (no space left on device)\n"
 		},
+		"output of a container that did not fit on the disk": func(t *Task) {
+			t.Runs[1].Cramped = true
+			t.Runs[1].Log = lines(3, 4) + "[taskcluster:error] 9 bytes of output are missing: they could not be stored (no space left on device)\n"
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			task := good()
