@@ -81,6 +81,25 @@ func TestSweepsWhatAKilledWorkerLeft(t *testing.T) {
 	}
 }
 
+// What cannot be removed of one task keeps the worker from no other one.
+func TestSweepGoesOnWithoutWhatCannotBeRemoved(t *testing.T) {
+	dir := t.TempDir()
+	stuck := filepath.Join(dir, sandboxesName, "stuck")
+	if err := os.MkdirAll(filepath.Join(stuck, processName), 0o700); err != nil { // whose process is not known
+		t.Fatal(err)
+	}
+	e := open(t, Config{Dir: dir})
+	if r, log := run(t, e, "true"); !r.Result().Success {
+		t.Errorf("the result is %+v:\n%s", r.Result(), log)
+	}
+	if _, err := os.Stat(stuck); err != nil {
+		t.Errorf("what may be in use is removed: %v", err)
+	}
+	if err := os.RemoveAll(stuck); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSweepSparesOtherProcesses(t *testing.T) {
 	name := filepath.Join(t.TempDir(), processName)
 	for _, record := range []string{`{`, `{"PID": 1, "Start": "1"}`, `{"PID": -1}`, `{"PID": ` + itoa(os.Getpid()) + `, "Start": "1"}`} {

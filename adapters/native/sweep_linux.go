@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -64,7 +65,8 @@ func processStart(pid int) (string, error) {
 
 // sweep finds the orphans among what an earlier worker has left, and ends and
 // removes the rest. Supervisors without a task end by themselves without a
-// worker; this is for those that were stopped.
+// worker; this is for those that were stopped. What cannot be removed is left to
+// the next worker, as it must not keep this one from going on with tasks.
 func (e *Engine) sweep(ctx context.Context) error {
 	entries, err := os.ReadDir(e.places.dir)
 	if err != nil {
@@ -80,14 +82,21 @@ func (e *Engine) sweep(ctx context.Context) error {
 			continue
 		}
 		if err := killRecorded(filepath.Join(dir, processName)); err != nil {
-			return err
+			// One that the kernel does not let go of, say. Until it ends, nobody
+			// else gets its user.
+			e.log.ErrorContext(ctx, "sandbox of an earlier worker not removed", slog.String("directory", dir), slog.Any("error", err))
+			keep = append(keep, filepath.Base(dir))
+			continue
 		}
 		e.background.Go(func() { e.removeDir(ctx, dir) })
 	}
 	if e.cgroups == nil {
 		return nil
 	}
-	return e.cgroups.Sweep(ctx, keep)
+	if err := e.cgroups.Sweep(ctx, keep); err != nil {
+		e.log.ErrorContext(ctx, "control groups of an earlier worker not removed", slog.Any("error", err))
+	}
+	return nil
 }
 
 // recordedProcess opens the process recorded in a file, if it is still there.
