@@ -76,7 +76,11 @@ func (e *Engine) prepare(ctx context.Context) (_ *berth, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.vacate(context.WithoutCancel(ctx), b), e.places.give(b.id))
+			vacated := e.vacate(context.WithoutCancel(ctx), b)
+			if vacated == nil {
+				vacated = e.places.give(b.id)
+			}
+			err = errors.Join(err, vacated)
 		}
 	}()
 	if err := e.makeWork(b); err != nil {
@@ -238,16 +242,30 @@ func (b *berth) end() {
 	}
 }
 
+// errGoesOn says that the kernel does not let go of a supervisor, or of a process
+// of the task: a file system that it waits for is gone, say.
+var errGoesOn = errors.New("a process of the task does not end")
+
+func (b *berth) exitsWithin(patience time.Duration) bool {
+	select {
+	case <-b.exited:
+		return true
+	case <-time.After(patience):
+		return false
+	}
+}
+
 // vacate ends the supervisor, and with it all that is left of the task, and
-// gives back what the berth is made of. It leaves the directory.
+// gives back what the berth is made of. It leaves the directory, and all else
+// with it where it fails with errGoesOn: that is for the next worker to remove.
 func (e *Engine) vacate(ctx context.Context, b *berth) error {
 	if b.process != nil {
 		b.end()
-		select {
-		case <-b.exited:
-		case <-time.After(10 * time.Second):
+		if !b.exitsWithin(10 * time.Second) {
 			_ = b.process.Kill() // fails if it has ended
-			<-b.exited
+			if !b.exitsWithin(time.Minute) {
+				return errors.Join(errGoesOn, b.closeFiles()) // with the user
+			}
 		}
 	}
 	err := b.closeFiles()

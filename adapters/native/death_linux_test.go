@@ -3,6 +3,7 @@ package native
 import (
 	"context"
 	"io/fs"
+	"os/exec"
 	"path"
 	"strings"
 	"testing"
@@ -93,6 +94,25 @@ func TestSlowLogIsNoFaultOfTheSupervisor(t *testing.T) {
 		close(s.ended)
 		if <-silent {
 			t.Error("a sandbox that has ended seems silent")
+		}
+	})
+}
+
+// TestProcessThatDoesNotEndIsGivenUp has a supervisor that the kernel does not let
+// go of.
+func TestProcessThatDoesNotEndIsGivenUp(t *testing.T) {
+	ended := exec.CommandContext(t.Context(), "true") // which no signal reaches
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		e := &Engine{users: &users{}}
+		b := &berth{isolated: true, process: ended.Process, exited: make(chan struct{}), account: &account{name: "task"}}
+		if err := e.vacate(t.Context(), b); err == nil || !strings.Contains(err.Error(), "does not end") {
+			t.Errorf("vacate returned %v", err)
+		}
+		if len(e.users.free) > 0 {
+			t.Error("the user of a process that goes on is given to the next task")
 		}
 	})
 }

@@ -180,8 +180,10 @@ func (e *Engine) discard(b *berth) (vacated <-chan struct{}) {
 		err := e.vacate(ctx, b)
 		close(done)
 		if err != nil {
-			e.log.ErrorContext(ctx, "sandbox not disposed of properly", slog.Any("error", err))
-			e.removeDir(ctx, b.dir)
+			e.log.ErrorContext(ctx, "sandbox not disposed of properly", slog.String("directory", b.dir), slog.Any("error", err))
+			if !errors.Is(err, errGoesOn) {
+				e.removeDir(ctx, b.dir)
+			}
 		} else if err := e.places.give(b.id); err != nil {
 			e.log.ErrorContext(ctx, "directory not emptied", slog.Any("error", err))
 		}

@@ -331,7 +331,11 @@ func (s *sandbox) force() {
 // finishForced makes the result of a task whose supervisor was killed, with all
 // that it has printed.
 func (s *sandbox) finishForced() error {
-	<-s.berth.exited // and with it all processes of the task
+	select {
+	case <-s.berth.exited: // and with it all processes of the task
+	case <-s.e.ctx.Done():
+		return errGoesOn
+	}
 	stat, err := s.berth.output.Stat()
 	if err == nil {
 		err = s.copyOutput(stat.Size())
