@@ -21,9 +21,11 @@ import (
 	"github.com/taskcluster/taskcluster-worker/ports/artifact/artifacttest"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
 	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
+	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
 	"github.com/taskcluster/taskcluster-worker/ports/queue/queuetest"
+	"github.com/taskcluster/taskcluster-worker/ports/tasklog/tasklogtest"
 )
 
 // publisher is a plugin that says something, and publishes a file and the log.
@@ -89,6 +91,7 @@ type trial struct {
 	refused bool
 	stop    time.Duration    // when the worker is told to stop; never if zero
 	away    time.Duration    // when the queue is out of reach, for a minute; never if zero
+	host    bool             // whether the host crashes, and not the process alone
 	leave   time.Duration    // when it is to make way, if it is not killed before; never if zero
 	cancel  time.Duration    // when the task is canceled; never if zero
 	want    []run.Resolution // what may become of each run
@@ -97,7 +100,7 @@ type trial struct {
 }
 
 // process starts a process of the worker.
-func (f *fixture) process(l *life, b *boxes, j *journaltest.Memory, artifacts artifact.Opener, p plugin.Plugin) (w *worker.Worker, stop func(), done <-chan error) {
+func (f *fixture) process(l *life, b *boxes, j journal.Journal, artifacts artifact.Opener, p plugin.Plugin) (w *worker.Worker, stop func(), done <-chan error) {
 	f.Helper()
 	f.deps.Engine = newMortalEngine(l, b)
 	f.deps.Queue, f.deps.Journal, f.deps.Logs = mortalQueue{f.queue, l}, mortalJournal{j, l}, mortalLogs{f.logs, l}
@@ -122,7 +125,8 @@ func (tt trial) killed(t *testing.T, n, m int) bool {
 	first := false
 	bubble(t, func(f *fixture) {
 		f.cfg.Capacity, f.cfg.Handover = 1, time.Second
-		b, j := &boxes{all: map[task.RunID]*box{}, ran: map[task.RunID]int{}}, new(journaltest.Memory)
+		b, j := &boxes{all: map[task.RunID]*box{}, ran: map[task.RunID]int{}}, newHostJournal()
+		stored := map[task.RunID]string{} // logs of resolved runs, when the host crashed
 		artifacts := &artifacttest.Memory{Queue: f.queue}
 		var trace bytes.Buffer
 		f.deps.Log = slog.New(slog.NewTextHandler(&trace, nil))
@@ -181,8 +185,22 @@ func (tt trial) killed(t *testing.T, n, m int) bool {
 			if !l.killed() && !left {
 				break
 			}
+			if tt.host && l.killed() {
+				b.clear()
+				j, f.logs = j.crash(), new(tasklogtest.Memory)
+				for run := range b.ran {
+					if log, ok := artifacts.Artifact(run, "log"); ok && f.queue.Resolution(run).Outcome != 0 {
+						stored[run] = string(log.Body)
+					}
+				}
+			}
 		}
-		tt.judge(f, b, j, artifacts, id)
+		tt.judge(f, b, j.Memory, artifacts, id)
+		for run, before := range stored {
+			if log, _ := artifacts.Artifact(run, "log"); strings.Contains(before, "end of the task") && !strings.Contains(string(log.Body), "end of the task") {
+				f.Errorf("the log of %v was replaced by\n%s", run, log.Body)
+			}
+		}
 		if f.Failed() {
 			f.Logf("killed at %d and %d:\n%s", n, m, trace.String())
 		}
@@ -213,7 +231,7 @@ func (tt trial) judge(f *fixture, b *boxes, j *journaltest.Memory, artifacts *ar
 			f.Errorf("run %d was resolved %v, want one of %v", i, got, tt.want)
 		}
 		log, ok := artifacts.Artifact(id, "log")
-		if !ok && got != (run.Resolution{}) {
+		if !ok && got != (run.Resolution{}) && (!tt.host || got.Outcome != run.Exception) {
 			f.Errorf("run %d has no log", i)
 			continue
 		}
@@ -250,6 +268,10 @@ func TestWorkerIsKilledAtAnyInstant(t *testing.T) {
 		"of a task whose artifacts are stored when it makes way":     {script: "ok", leave: 60500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
 		"of a task whose log is stored when it makes way":            {script: "ok", leave: 61500 * time.Millisecond, want: []run.Resolution{shutdown, completed}, said: append(output, "collected")},
 		"of a task that is salvaged when it makes way":               {script: "ok", refused: true, leave: 60500 * time.Millisecond, want: []run.Resolution{exception(run.MalformedPayload), shutdown}, said: []string{"the artifact is refused"}, again: 2},
+		"with the host, of a task that succeeds":                     {script: "ok", host: true, want: []run.Resolution{completed, shutdown}},
+		"with the host, of a task that fails":                        {script: "fail", host: true, want: []run.Resolution{failed, shutdown}},
+		"with the host, of a task that is refused":                   {script: "ok", host: true, refused: true, want: []run.Resolution{exception(run.MalformedPayload), shutdown}},
+		"with the host, of a task that is told":                      {script: "heed", host: true, stop: 30 * time.Second, want: []run.Resolution{shutdown}},
 		"of a task that is canceled":                                 {script: "heed", cancel: 30 * time.Second, want: []run.Resolution{shutdown, {}}, said: output},
 	} {
 		t.Run(name, func(t *testing.T) {

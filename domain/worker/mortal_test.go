@@ -15,7 +15,6 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/ports/artifact"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
-	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/queue"
 	"github.com/taskcluster/taskcluster-worker/ports/tasklog"
 )
@@ -106,41 +105,6 @@ func (c mortalClaim) Resolve(ctx context.Context, r run.Resolution) error {
 		return queue.ErrClaimLost
 	}
 	return err
-}
-
-// mortalJournal is a journal as a mortal process has it.
-type mortalJournal struct {
-	journal.Journal
-	l *life
-}
-
-func (j mortalJournal) Begin(s journal.Saved) journal.Entry {
-	if !j.l.does("begin journal") {
-		return mortalEntry{nil, j.l}
-	}
-	return mortalEntry{j.Journal.Begin(s), j.l}
-}
-
-func (j mortalJournal) Resume(id task.RunID) (journal.Entry, error) {
-	e, err := j.Journal.Resume(id)
-	return mortalEntry{e, j.l}, err
-}
-
-type mortalEntry struct {
-	journal.Entry
-	l *life
-}
-
-func (e mortalEntry) Add(r journal.Record) {
-	if e.l.does("add to journal") {
-		e.Entry.Add(r)
-	}
-}
-
-func (e mortalEntry) Forget() {
-	if e.l.does("forget") {
-		e.Entry.Forget()
-	}
 }
 
 // mortalLogs are logs as a mortal process has them.
@@ -259,6 +223,13 @@ func (b *boxes) begin(id task.RunID, script string) *box {
 	b.mu.Unlock()
 	go made.play(script)
 	return made
+}
+
+// clear removes all sandboxes, as where the host crashes.
+func (b *boxes) clear() {
+	for _, id := range slices.Collect(maps.Keys(b.all)) {
+		b.remove(id)
+	}
 }
 
 func (b *boxes) remove(id task.RunID) {
