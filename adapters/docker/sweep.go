@@ -17,7 +17,8 @@ func (e *Engine) mine() client.Filters {
 }
 
 // sweep removes the containers and networks of an earlier worker, but for what
-// can be reattached.
+// can be reattached. What the daemon does not remove yet it is asked for again in
+// the background, since it must not keep the worker from going on with tasks.
 func (e *Engine) sweep(ctx context.Context) error {
 	containers, err := e.daemon.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.mine()})
 	if err != nil {
@@ -34,7 +35,7 @@ func (e *Engine) sweep(ctx context.Context) error {
 			o.loans = e.pools.hold(o.devices)
 		}
 	}
-	if err := e.removeOthers(ctx, keep); err != nil {
+	if err := e.removeOthers(ctx, keep, e.trash.place); err != nil {
 		return err
 	}
 	return e.clearDir(keep)
@@ -53,7 +54,7 @@ func (e *Engine) sweepAgain() {
 		o.keep(keep)
 	}
 	e.mu.Unlock()
-	if err := e.removeOthers(ctx, keep); err != nil {
+	if err := e.removeOthers(ctx, keep, func(place) {}); err != nil {
 		e.log.WarnContext(ctx, "what is left of tasks could not be looked for", slog.Any("error", err))
 	}
 }
@@ -66,8 +67,13 @@ func (o *orphan) keep(all map[string]bool) {
 }
 
 // removeOthers removes the containers and networks of this instance, but for
-// those to be kept.
-func (e *Engine) removeOthers(ctx context.Context, keep map[string]bool) error {
+// those to be kept. It calls left for each that it cannot remove.
+func (e *Engine) removeOthers(ctx context.Context, keep map[string]bool, left func(place)) error {
+	remove := func(id string, remove func(context.Context, string) error) error {
+		ctx, cancel := context.WithTimeout(ctx, callTime)
+		defer cancel()
+		return remove(ctx, id)
+	}
 	containers, err := e.daemon.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.mine()})
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
@@ -78,8 +84,9 @@ func (e *Engine) removeOthers(ctx context.Context, keep map[string]bool) error {
 		}
 		e.log.InfoContext(ctx, "remove a container that was left", slog.String("container", c.ID),
 			slog.String("taskId", c.Labels[labelTask]), slog.String("runId", c.Labels[labelRun]))
-		if err := e.removeContainer(ctx, c.ID); err != nil {
-			return err
+		if err := remove(c.ID, e.removeContainer); err != nil {
+			e.log.WarnContext(ctx, "not removed yet", slog.String("container", c.ID), slog.Any("error", err))
+			left(place{resting: c.ID})
 		}
 	}
 	networks, err := e.daemon.NetworkList(ctx, client.NetworkListOptions{Filters: e.mine()})
@@ -90,8 +97,9 @@ func (e *Engine) removeOthers(ctx context.Context, keep map[string]bool) error {
 		if keep[n.ID] {
 			continue
 		}
-		if err := e.removeNetwork(ctx, n.ID); err != nil {
-			return err
+		if err := remove(n.ID, e.removeNetwork); err != nil {
+			e.log.WarnContext(ctx, "not removed yet", slog.String("network", n.ID), slog.Any("error", err))
+			left(place{network: n.ID})
 		}
 	}
 	return nil

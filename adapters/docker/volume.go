@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"slices"
 	"strings"
@@ -75,19 +76,22 @@ func (e *Engine) OpenVolume(ctx context.Context, id string) (engine.Volume, erro
 	return nil, &fs.PathError{Op: "open volume", Path: id, Err: err}
 }
 
-// KeepVolumes implements engine.Volumes.
+// KeepVolumes implements engine.Volumes. A volume may be in a container that is
+// not removed yet.
 func (e *Engine) KeepVolumes(ctx context.Context, ids []string) error {
 	all, err := e.daemon.VolumeList(ctx, client.VolumeListOptions{Filters: e.mine()})
 	if err != nil {
 		return fmt.Errorf("list volumes: %w", err)
 	}
-	var errs []error
 	for _, found := range all.Items {
 		if id, ok := strings.CutPrefix(found.Name, volumePrefix); ok && !slices.Contains(ids, id) {
-			errs = append(errs, e.removeVolume(ctx, found.Name))
+			if err := e.removeVolume(ctx, found.Name); err != nil {
+				e.log.WarnContext(ctx, "not removed yet", slog.String("volume", found.Name), slog.Any("error", err))
+				e.trash.volume(found.Name)
+			}
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // Close implements engine.Volume. A container that is being removed may hold the
