@@ -86,9 +86,11 @@ func (w *Worker) resumeAll(ctx context.Context) error {
 	return nil
 }
 
-// settle tells the plugins that no more runs are resumed.
+// settle tells the plugins that no more runs are resumed. What they do not come to
+// give up, since the worker ends say, the next process has them give up.
 func (w *Worker) settle(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := until(ctx, w.drain.saving, w.cfg.Cleanup)
+	defer cancel()
 	for _, p := range w.deps.Plugins {
 		if s, ok := p.(plugin.Settler); ok {
 			if err := contain(func() error { return s.Settled(ctx) }); err != nil {

@@ -63,7 +63,8 @@ type Requester interface {
 type Settler interface {
 	// Settled is called once, when every run that an earlier process has left
 	// was resumed or given up: what was kept for those that were not resumed
-	// is nobody's any more. Other runs may have begun before.
+	// is nobody's any more. Other runs may have begun before. What is left when
+	// ctx is done is for the next process.
 	Settled(ctx context.Context) error
 }
 
