@@ -264,10 +264,15 @@ func (b *builder) containerOptions(s *sandbox) client.ContainerCreateOptions {
 		Env:        b.environment(),
 		User:       b.payload.User,
 		WorkingDir: b.payload.WorkDir,
+		StopSignal: stopSignal,
 		Labels:     s.labels(b.o.Run),
 	}
 	return client.ContainerCreateOptions{Config: config, HostConfig: host}
 }
+
+// stopSignal is by what the daemon ends a container, whatever the image says: the
+// first process tells by it that not the task has ended the task.
+const stopSignal = "SIGTERM"
 
 func (b *builder) environment() []string {
 	env := maps.Clone(b.env)

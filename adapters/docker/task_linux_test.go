@@ -146,6 +146,7 @@ func TestTasksThatMisbehave(t *testing.T) {
 		{"closes its output and lives on", shell("exec >/dev/null 2>&1; exec 1>&- 2>&-; sleep 1; exit 5"), engine.Result{ExitCode: 5}, "Exit Code: 5"},
 		{"has a process that is killed", shell("sh -c 'kill -9 $$'; exit $?"), engine.Result{ExitCode: 137}, "Exit Code: 137"},
 		{"leaves processes with its output", shell("sleep 1000 & echo left"), engine.Result{Success: true}, "left"},
+		{"signals the first process", shell("trap 'echo he''ard; exit 5' USR1; kill -USR1 1; while :; do sleep 0.05; done"), engine.Result{ExitCode: 5}, "heard\n"},
 		{"has no such command", map[string]any{"command": [][]string{{"no-such-program"}}}, engine.Result{ExitCode: 127}, "cannot be executed"},
 		{"has no such user", map[string]any{"command": [][]string{{"true"}}, "user": "nobody-knows"}, engine.Result{ExitCode: 126}, "nobody-knows"},
 	} {

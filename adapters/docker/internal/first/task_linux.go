@@ -32,7 +32,9 @@ func (t *task) passSignals() {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	for s := range signals {
-		t.signaled.Store(true)
+		if s == unix.SIGTERM { // of the others, the daemon sends none
+			t.signaled.Store(true)
+		}
 		if s, ok := s.(syscall.Signal); ok {
 			t.children.signal(s)
 		}

@@ -54,7 +54,7 @@ type Executed struct {
 type Done struct {
 	Last     Executed // the last command that was executed
 	Total    Executed // times and memory of all
-	Signaled bool     // the first process got a signal, to pass on to the command
+	Signaled bool     // the first process got SIGTERM, to pass on to the command
 	Stopped  bool     `json:",omitempty"` // it got SIGTERM, so that commands were left out
 	Dropped  int64    `json:",omitempty"` // bytes of output that could not be stored
 	Cause    string   `json:",omitempty"` // why
