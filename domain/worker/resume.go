@@ -35,7 +35,7 @@ func (w *Worker) resumeAll(ctx context.Context) error {
 		if _, err := w.orphans(ctx, nil); err != nil {
 			w.deps.Log.ErrorContext(ctx, "find sandboxes of an earlier process", slog.Any("error", err))
 		}
-		w.settle(ctx)
+		w.settleLater(ctx)
 		return nil
 	}
 	saved, err := w.deps.Journal.Runs()
@@ -77,13 +77,19 @@ func (w *Worker) resumeAll(ctx context.Context) error {
 			w.process(r)
 		}()
 	}
+	w.settleLater(ctx)
+	return nil
+}
+
+// settleLater has the plugins be told once it is known which runs go on, and other
+// sandboxes are gone.
+func (w *Worker) settleLater(ctx context.Context) {
 	w.settling.Go(func() {
 		w.resuming.Wait()
 		if !w.left.Load() { // the next process may yet resume what this one did not
 			w.settle(ctx)
 		}
 	})
-	return nil
 }
 
 // settle tells the plugins that no more runs are resumed. What they do not come to
@@ -122,8 +128,17 @@ func (w *Worker) orphans(ctx context.Context, known map[task.RunID]bool) (map[ta
 	return found, nil
 }
 
-// discard removes the sandbox of a run that nobody goes on with.
+// discard removes the sandbox of a run that nobody goes on with. Nobody waits for
+// that but the plugins: an engine may hang.
 func (w *Worker) discard(ctx context.Context, id task.RunID) {
+	w.resuming.Go(func() {
+		ctx, cancel := until(ctx, w.drain.saving, w.cfg.Cleanup)
+		defer cancel()
+		w.discardNow(ctx, id)
+	})
+}
+
+func (w *Worker) discardNow(ctx context.Context, id task.RunID) {
 	err := contain(func() error { return w.deps.Engine.(engine.Reattacher).Discard(ctx, id) })
 	if err != nil {
 		w.deps.Log.ErrorContext(ctx, "remove sandbox of an earlier process", slog.String("run", id.String()), slog.Any("error", err))
@@ -271,6 +286,6 @@ func (r *runner) reattach(ctx context.Context, c contents, authorize auth.Author
 // discardOrphan removes a sandbox of an earlier process that was not taken over.
 func (r *runner) discardOrphan(ctx context.Context) {
 	if r.orphan {
-		r.w.discard(ctx, r.claim.Run())
+		r.w.discardNow(ctx, r.claim.Run())
 	}
 }

@@ -60,6 +60,8 @@ func (e *enduringEngine) Reattach(ctx context.Context, o engine.Options, _ taskl
 }
 
 func (e *enduringEngine) Discard(_ context.Context, id task.RunID) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.discarded = append(e.discarded, id)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/taskcluster/taskcluster-worker/domain/task"
 	"github.com/taskcluster/taskcluster-worker/domain/worker"
 	"github.com/taskcluster/taskcluster-worker/ports/engine"
+	"github.com/taskcluster/taskcluster-worker/ports/interrupt"
 	"github.com/taskcluster/taskcluster-worker/ports/journal"
 	"github.com/taskcluster/taskcluster-worker/ports/journal/journaltest"
 	"github.com/taskcluster/taskcluster-worker/ports/plugin"
@@ -125,6 +126,50 @@ func TestWorkerEndsThoughWhatWasLeftIsNotGivenUp(t *testing.T) {
 					}
 				case <-time.After(time.Minute):
 					f.Fatal("the worker does not end")
+				}
+			})
+		})
+	}
+}
+
+// hangingEngine is an enduringEngine that does not come to discard a sandbox.
+type hangingEngine struct{ *enduringEngine }
+
+func (hangingEngine) Discard(ctx context.Context, _ task.RunID) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A sandbox of which nobody knows must not keep the runs waiting that go on.
+func TestRunsGoOnThoughASandboxIsNotDiscarded(t *testing.T) {
+	for name, known := range map[string]bool{"with a journal": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				j, e := f.enduring()
+				e.orphans = []task.RunID{{Task: "stray"}}
+				f.deps.Engine = hangingEngine{e}
+				var id task.RunID
+				if known {
+					id = f.leave(j, "ok", journal.Started{At: time.Now()}, journal.Reached{State: run.Running})
+					e.orphans = append(e.orphans, id)
+				} else {
+					f.deps.Journal = nil
+					id = f.addTask("ok")
+				}
+				f.start()
+				f.sleep(time.Minute)
+				if got := f.queue.Resolution(id); got != completed {
+					f.Errorf("resolved %v, want %v", got, completed)
+				}
+				f.notices <- interrupt.Notice{Cause: "test", Deadline: time.Now()}
+				select {
+				case err := <-f.done:
+					if err != nil {
+						f.Error(err)
+					}
+				case <-time.After(time.Minute):
+					f.Error("the worker does not end")
+					f.stop()
 				}
 			})
 		})

@@ -115,7 +115,7 @@ type Worker struct {
 	active sync.Map      // *runner → nil
 	asking asking        // the call for work that is in flight
 
-	resuming sync.WaitGroup // runs of an earlier process that may yet be resumed
+	resuming sync.WaitGroup // runs of an earlier process that may yet be resumed, and sandboxes that are not
 	settling sync.WaitGroup // for what follows that
 
 	health health
