@@ -312,7 +312,7 @@ func (e *Engine) newTranscript(b *builder) (*transcript.File, error) {
 			return nil, fault.Malformedf("payload.command: there is no command, and the image has none either")
 		}
 	}
-	t, err := transcript.Create(filepath.Join(e.dir, transcripts, strings.ToLower(rand.Text())), spec, len(b.proxies) == 0)
+	t, err := transcript.Create(filepath.Join(e.dir, transcripts, strings.ToLower(rand.Text())), spec)
 	if err != nil {
 		return nil, fmt.Errorf("make a transcript: %w", err)
 	}

@@ -26,7 +26,7 @@ func (c chatter) Write(p []byte) (int, error) {
 // always more.
 func TestTaskThatNeverPauses(t *testing.T) {
 	file, err := transcript.Create(filepath.Join(t.TempDir(), "transcript"),
-		transcript.Spec{Commands: [][]string{{"a"}}, Patience: time.Millisecond}, true)
+		transcript.Spec{Commands: [][]string{{"a"}}, Patience: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

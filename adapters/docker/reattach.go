@@ -170,7 +170,7 @@ func (e *Engine) adopt(o *orphan, log *tasklog.Log) (*sandbox, error) {
 		return nil, err
 	}
 	if !t.Gone() {
-		return nil, errors.Join(errors.New("its commands wait for proxies of a worker that has ended"), t.Close())
+		return nil, errors.Join(errors.New("its commands wait for a worker that has ended"), t.Close())
 	}
 	s := newSandbox(e, log)
 	s.transcript, s.id, s.workDir, s.place, s.spoils = t, o.id, o.workDir, o.place, o.spoils

@@ -146,10 +146,13 @@ func noSpace(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "no space left on device")
 }
 
-// serve serves the proxies of a container, whose commands wait for them.
+// serve lets the commands of a container go ahead, once its proxies are served.
+// They wait for the worker in any case: where the daemon goes away before it has
+// said that the container is started, another container is tried, and the task
+// must not be executed in both.
 func (s *sandbox) serve(ctx context.Context, b *builder) error {
 	if len(b.proxies) == 0 {
-		return nil
+		return s.transcript.Go()
 	}
 	r, err := s.e.daemon.ContainerInspect(ctx, s.id, client.ContainerInspectOptions{})
 	if err != nil {

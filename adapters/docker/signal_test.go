@@ -68,7 +68,7 @@ func TestTaskIsSignaledThoughThatCannotBeNoted(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
-	file, err := transcript.Create(filepath.Join(t.TempDir(), "transcript"), transcript.Spec{}, true)
+	file, err := transcript.Create(filepath.Join(t.TempDir(), "transcript"), transcript.Spec{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 // full returns a transcript whose backlog is full, and a reader of what follows.
 func full(t *testing.T) (*transcript.File, *transcript.Writer, *transcript.Reader) {
 	t.Helper()
-	f, err := transcript.Create(filepath.Join(t.TempDir(), "transcript"), transcript.Spec{Backlog: 1}, true)
+	f, err := transcript.Create(filepath.Join(t.TempDir(), "transcript"), transcript.Spec{Backlog: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,17 +28,14 @@ type header struct {
 }
 
 // Create makes a transcript, in which any user of a container may write. The
-// first process may go ahead at once, or once Go is called.
-func Create(path string, s Spec, goAhead bool) (*File, error) {
+// first process may go ahead once Go is called.
+func Create(path string, s Spec) (*File, error) {
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode what is to be executed: %w", err)
 	}
 	b := make([]byte, specAt, specAt+len(raw))
 	copy(b, magic)
-	if goAhead {
-		b[goAt] = 1
-	}
 	order.PutUint64(b[beatAt:], 1)
 	frames := int64(specAt + len(raw))
 	order.PutUint64(b[framesAt:], uint64(frames))

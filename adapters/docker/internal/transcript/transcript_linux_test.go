@@ -17,7 +17,7 @@ import (
 
 func create(tb testing.TB, s Spec) (*File, *Writer) {
 	tb.Helper()
-	f, err := Create(filepath.Join(tb.TempDir(), "transcript"), s, true)
+	f, err := Create(filepath.Join(tb.TempDir(), "transcript"), s)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestFrameThatIsStoredInPartLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	f, err := Create(filepath.Join(disk, "transcript"), Spec{Commands: [][]string{{"a"}}}, true)
+	f, err := Create(filepath.Join(disk, "transcript"), Spec{Commands: [][]string{{"a"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestFrameThatIsStoredInPartLeavesNothing(t *testing.T) {
 }
 
 func TestWhatTheSidesTellEachOther(t *testing.T) {
-	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{}, false)
+	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestTruncatedTranscriptIsDamaged(t *testing.T) {
 
 func FuzzHostileTranscript(f *testing.F) {
 	dir := f.TempDir()
-	good, err := Create(filepath.Join(dir, "good"), Spec{Commands: [][]string{{"a"}}}, true)
+	good, err := Create(filepath.Join(dir, "good"), Spec{Commands: [][]string{{"a"}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func TestTaskIsBoundToItsWorker(t *testing.T) {
 	if _, w := create(t, Spec{Commands: [][]string{{"a"}}}); w.WorkerSeen() {
 		t.Error("a worker is seen that has not locked the file")
 	}
-	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{Bound: true}, true)
+	f, err := Create(filepath.Join(t.TempDir(), "transcript"), Spec{Bound: true})
 	if err != nil {
 		t.Fatal(err)
 	}
