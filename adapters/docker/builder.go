@@ -335,6 +335,8 @@ func classify(err error, message string) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
+	case restEnded(err):
+		return shutdown(err, message+": the Docker daemon has ended its network")
 	case errdefs.IsInvalidArgument(err):
 		return fault.Malformedf("%s: %v", message, err)
 	case errdefs.IsUnavailable(err), client.IsErrConnectionFailed(err):

@@ -25,6 +25,7 @@ func TestFailuresThatPass(t *testing.T) {
 		{fmt.Errorf("connection error: transport is closing: %w", errdefs.ErrUnavailable), true},
 		{fmt.Errorf("write: %w", syscall.ENOSPC), true},
 		{context.DeadlineExceeded, true},
+		{fmt.Errorf("%s: %w", restWasGone, errdefs.ErrInvalidArgument), true},
 		{fmt.Errorf("no such user: %w", errdefs.ErrInvalidArgument), false},
 		{fault.Malformedf("there is no command"), false},
 		{errors.New(`could not select device driver "nvidia" with capabilities: [[gpu]]`), false},
@@ -32,6 +33,28 @@ func TestFailuresThatPass(t *testing.T) {
 	} {
 		if got := passing(classify(tt.err, "the container could not be started")); got != tt.want {
 			t.Errorf("%v passes: %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+const restWasGone = "OCI runtime create failed: runc create failed: unable to create new parent process: " +
+	"namespace path: lstat /proc/84630/ns/net: no such file or directory"
+
+// What a task asks for and cannot have is a verdict on the task, unlike anything
+// that has to do with the daemon.
+func TestContainersThatAreRefused(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{fmt.Errorf(`exec: "/.taskcluster/first": permission denied: %w`, errdefs.ErrInvalidArgument), true},
+		{errors.New("unable to find user nobody-knows: no matching entries in passwd file"), true},
+		{fmt.Errorf("%s: %w", restWasGone, errdefs.ErrInvalidArgument), false},
+		{fmt.Errorf("connection error: transport is closing: %w", errdefs.ErrUnavailable), false},
+	} {
+		if got := refused(tt.err); got != tt.want {
+			t.Errorf("%v is a verdict on the task: %v, want %v", tt.err, got, tt.want)
 		}
 	}
 }
