@@ -3,12 +3,15 @@ package native
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/taskcluster/taskcluster-worker/domain/fault"
 	"github.com/taskcluster/taskcluster-worker/domain/task"
@@ -82,6 +85,33 @@ func TestNextTaskFindsNothingOfTheLast(t *testing.T) {
 		r, log := run(t, e, "for d in . /tmp /var/tmp /dev/shm; do test ! -e $d/left && touch $d/left || exit 1; done; setsid "+forever+" &")
 		if !r.Result().Success {
 			t.Fatalf("a task has found what another one left:\n%s", log)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The kernel keeps keys for a user, whichever processes it has.
+func TestNextTaskFindsNoKeysOfTheLast(t *testing.T) {
+	e := open(t, Config{Capacity: 1, Warm: 1})
+	// The one of sessions has the user's own in it.
+	const session, ofSessions, own = unix.KEY_SPEC_SESSION_KEYRING, unix.KEY_SPEC_USER_SESSION_KEYRING, unix.KEY_SPEC_USER_KEYRING
+	script := fmt.Sprintf(`
+		($type, $name, $secret) = ("user", "left", "secret");
+		for $keyring (%d, %d, %d) {
+			print "found ", "in $keyring\n" if syscall(%d, %d, $keyring, $type, $name, 0) >= 0;
+			print "added to $keyring\n" if syscall(%d, $type, $name, $secret, 6, $keyring) >= 0;
+		}
+		$persistent = syscall(%d, %d, -1, $session = %d);
+		print "found ", "in the persistent one\n" if syscall(%d, %d, $persistent, $type, $name, 0) >= 0;
+		syscall(%d, $type, $name, $secret, 6, $persistent) if $persistent >= 0;`,
+		session, ofSessions, own, unix.SYS_KEYCTL, unix.KEYCTL_SEARCH, unix.SYS_ADD_KEY,
+		unix.SYS_KEYCTL, unix.KEYCTL_GET_PERSISTENT, session, unix.SYS_KEYCTL, unix.KEYCTL_SEARCH, unix.SYS_ADD_KEY)
+	for range 3 {
+		r, log := run(t, e, "perl -e '"+script+"'")
+		if !r.Result().Success || strings.Count(log, "added to -") != 3 || strings.Contains(log, "found in") {
+			t.Fatalf("a task has found keys of another one, or could not add any:\n%s", log)
 		}
 		if err := r.Close(); err != nil {
 			t.Fatal(err)

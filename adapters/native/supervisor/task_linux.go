@@ -138,7 +138,7 @@ type started struct {
 	err  error
 }
 
-// spawner starts processes from a thread of its own, whose cgroup and
+// spawner starts processes from a thread of its own, whose cgroup, keyring and
 // attributes they inherit, so that the supervisor itself is not subject to the
 // limits of the task.
 func (t *task) spawner(ready chan<- error) {
@@ -151,6 +151,9 @@ func (t *task) spawner(ready chan<- error) {
 		select {}
 	}
 	group, err := t.enterCgroup()
+	if err == nil {
+		err = t.leaveKeys()
+	}
 	ready <- err
 	if err != nil {
 		return
