@@ -92,6 +92,7 @@ func TestOutputThatIsInTheLogTakesNoRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	reattach(t, e, tasklog.New(resumed), at)
+	awaitTrue(t, "the second worker has logged what there is", func() bool { return len(logs.Text(id)) > size })
 
 	e = detach(t, e)
 	late := &safeBuffer{}

@@ -146,8 +146,12 @@ func TestDirectoryIsTheSameHoweverItIsWritten(t *testing.T) {
 	log := &safeBuffer{}
 	start(t, e, log, []string{"sh", "-c", "echo ready; exec sleep 1000000"})
 	log.await(t, "ready\n")
-	e.config.Dir += "/"
-	next := detach(t, e)
+	if err := e.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	another := e.config
+	another.Dir += "/"
+	next := open(t, another)
 	s := reattach(t, next, tasklog.New(log), 0)
 	if s.(*sandbox).berth.group.Usage().PeakMemory == 0 {
 		t.Error("the control group of the task is not found")

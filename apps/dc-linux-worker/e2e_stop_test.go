@@ -170,10 +170,10 @@ func TestKilledWorkerIsSucceeded(t *testing.T) {
 	args := []string{"start", "--config", filepath.Join(dir, "worker.yml")}
 	first := startProgram(t, b, args...)
 	id := b.create(t, "taskQueueId: "+l.Worker.Pool+"\nretries: 0\npayload: {maxRunTime: 60, command: [[/bin/sh, -c, "+
-		"'i=0; while [ $i -lt 40 ]; do echo line$i; i=$((i+1)); sleep 0.1; done; sleep 0.0625']]}")
+		"'i=0; while [ $i -lt 40 ]; do echo line$i; i=$((i+1)); sleep 0.1009; done; sleep 0.0625']]}")
 	eventually(t, "the task's process", func() bool {
 		status, err := b.queue.Status(t.Context(), id)
-		return err == nil && status.State == "running" && len(processes(t, "0.1")) == 1
+		return err == nil && status.State == "running" && len(processes(t, "0.1009")) == 1
 	})
 	if err := first.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -284,12 +284,12 @@ func TestSpotInterruption(t *testing.T) {
 			name: "while a command runs",
 			payload: `{
 				"maxRunTime": 600,
-				"command": [["/bin/sh", "-c", "echo begun; echo half >half; trap 'echo told; exit 1' TERM; sleep 3604.5 & wait"]],
+				"command": [["/bin/sh", "-c", "echo begun; echo half >half; trap 'echo told; exit 1' TERM; sleep 3614.5 & wait"]],
 				"artifacts": [{"type": "file", "path": "half", "name": "public/half", "onInterruption": "upload"}]
 			}`,
 			ready: func(t *testing.T, _ *deployment, _ string) bool {
 				t.Helper()
-				return len(processes(t, "3604.5")) == 1
+				return len(processes(t, "3614.5")) == 1
 			},
 			saved: map[string]string{"public/half": "half\n"},
 		},
